@@ -1,0 +1,3 @@
+//! Mixgate: a Mixtral inference server with the gate built in.
+
+fn main() {}

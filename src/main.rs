@@ -1,3 +1,7 @@
-//! Mixgate: a Mixtral inference server with the gate built in.
+//! Parses the command line, runs one command, prints one error well.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mixgate::cli::main()
+}

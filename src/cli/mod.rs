@@ -1,0 +1,8 @@
+//! One file per command.
+
+use std::process::ExitCode;
+
+/// Parses the command line and runs one command.
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,135 @@
+//! What a caller asks of the engine and what it hears back: token ids only, never text.
+
+use std::sync::Arc;
+
+/// Index of a token in the model's vocabulary.
+pub type TokenId = u32;
+
+/// A prompt and how to continue it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Prompt token ids, BOS included; never empty.
+    pub prompt: Arc<[TokenId]>,
+    /// How many independent completions to generate (OpenAI's `n`); at least 1.
+    pub n: u32,
+    /// How each next token is chosen.
+    pub sampling: SamplingParams,
+    /// When generation ends.
+    pub until: StopConditions,
+}
+
+/// How one sequence chooses its next token. The defaults change nothing: plain sampling at temperature 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy; otherwise logits are divided by it. `0.0..=2.0` on the wire, any finite value ≥ 0 here.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens whose probabilities sum to at least this; 1 keeps all. In `(0, 1]`.
+    pub top_p: f32,
+    /// Keep the `k` most likely tokens; `None` keeps all.
+    pub top_k: Option<u32>,
+    /// Keep tokens at least this fraction as likely as the likeliest; 0 keeps all. In `[0, 1]`.
+    pub min_p: f32,
+    /// Divide (positive) or multiply (negative) logits of tokens in prompt or output; 1 does nothing. Above 0.
+    pub repetition_penalty: f32,
+    /// Subtracted once per occurrence in the output. `-2..=2`.
+    pub frequency_penalty: f32,
+    /// Subtracted once if the token occurs in the output. `-2..=2`.
+    pub presence_penalty: f32,
+    /// Added to single logits before anything else; every id is below the vocabulary size.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Fixes the random stream: the same seed and request give the same tokens. `None`: the engine draws one.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: None,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+/// When a sequence is finished, apart from the context being full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopConditions {
+    /// Most tokens to generate; at least 1. The server has already cut it to what the context leaves.
+    pub max_tokens: usize,
+    /// Neither end-of-sequence nor a stop id may be chosen before this many tokens were generated.
+    pub min_tokens: usize,
+    /// Token ids that end the sequence besides the model's own end-of-sequence ids.
+    pub stop_token_ids: Vec<TokenId>,
+    /// Treat the model's end-of-sequence ids as ordinary tokens.
+    pub ignore_eos: bool,
+}
+
+/// One thing that happened to a request. `index` says to which of its `n` sequences, from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A token was generated. The token that ends a sequence (end-of-sequence, stop id) is not announced,
+    /// but counted in `Usage`.
+    Token { index: u32, id: TokenId },
+    /// The sequence ended; its last event.
+    Finished { index: u32, reason: FinishReason, usage: Usage },
+    /// The whole request failed; the stream's last event.
+    Failed(EngineError),
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// End-of-sequence, a stop id, or the caller said that it has seen enough.
+    Stop,
+    /// `max_tokens` or the context was reached.
+    Length,
+    /// The caller went away.
+    Cancelled,
+    /// The engine failed or was shut down.
+    Aborted,
+}
+
+/// Tokens that a sequence used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Prompt tokens whose keys and values came from the prefix cache.
+    pub cached_tokens: usize,
+    /// Tokens generated, the one that ended the sequence included.
+    pub completion_tokens: usize,
+}
+
+/// Why the engine could not finish a request that it had accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// A step panicked or the device failed.
+    #[error("the engine failed while this request was running")]
+    Failed,
+    /// The server stops and the deadline for running requests has passed.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// Why the engine did not take a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The waiting queue holds as many sequences as it may.
+    #[error("the waiting queue is full ({limit} sequences)")]
+    QueueFull { limit: usize },
+    /// Prompt and completion together can never fit the KV cache or the model's context.
+    #[error("the request needs {needed} tokens of context, at most {limit} fit")]
+    TooLong { needed: usize, limit: usize },
+    /// No new requests: the server drains.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The engine has failed and takes nothing any more.
+    #[error("the engine has failed")]
+    Failed,
+}

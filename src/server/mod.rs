@@ -1,0 +1,1 @@
+//! HTTP and wire formats. Knows no tensors and no keys.

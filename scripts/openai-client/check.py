@@ -1,0 +1,97 @@
+"""Asks a running Mixgate through the unmodified `openai` package and checks what a user would rely on.
+
+    python check.py http://127.0.0.1:8000 TOKEN
+"""
+
+import asyncio
+import sys
+
+import openai
+
+QUESTION = [{"role": "user", "content": "When do I sow carrots in a cold climate?"}]
+
+
+def main(url: str, token: str) -> None:
+    base = url + "/v1"
+    client = openai.OpenAI(base_url=base, api_key=token, max_retries=0)
+
+    models = [model.id for model in client.models.list()]
+    assert models == ["seedling"], models
+    assert client.models.retrieve("seedling").id == "seedling"
+
+    whole = client.chat.completions.create(model="seedling", messages=QUESTION, temperature=0)
+    answer = whole.choices[0].message.content
+    assert whole.choices[0].message.role == "assistant"
+    assert "carrot" in answer.lower(), answer
+    assert whole.choices[0].finish_reason == "stop"
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    assert whole._request_id
+
+    pieces, finish, usage = [], None, None
+    stream = client.chat.completions.create(
+        model="seedling", messages=QUESTION, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in stream:
+        if chunk.usage:
+            usage = chunk.usage
+        for choice in chunk.choices:
+            pieces.append(choice.delta.content or "")
+            finish = choice.finish_reason or finish
+    assert "".join(pieces) == answer, (pieces, answer)
+    assert len(pieces) > 5, "the answer did not arrive token by token"
+    assert finish == "stop" and usage == whole.usage, (finish, usage, whole.usage)
+
+    several = client.chat.completions.create(
+        model="seedling", messages=QUESTION, n=3, seed=7, max_completion_tokens=12, temperature=0.8
+    )
+    again = client.chat.completions.create(
+        model="seedling", messages=QUESTION, n=3, seed=7, max_completion_tokens=12, temperature=0.8
+    )
+    assert [c.index for c in several.choices] == [0, 1, 2]
+    assert [c.message.content for c in several.choices] == [c.message.content for c in again.choices]
+
+    expect(openai.AuthenticationError, "invalid_token", lambda: ask(base, token[:-4] + "AAAA"))
+    expect(openai.NotFoundError, "model_not_found", lambda: ask(base, token, model="gpt-4"))
+    expect(openai.BadRequestError, "context_length_exceeded", lambda: ask(base, token, messages=[{"role": "user", "content": "carrot " * 9000}]))
+    expect(openai.BadRequestError, None, lambda: ask(base, token, messages=[]))
+    expect(openai.BadRequestError, None, lambda: ask(base, token, temperature=3.5))
+
+    asyncio.run(concurrently(base, token, answer))
+    print(f"openai {openai.__version__}: all well; {answer!r}")
+
+
+def ask(base: str, token: str, **fields):
+    client = openai.OpenAI(base_url=base, api_key=token, max_retries=0)
+    return client.chat.completions.create(**({"model": "seedling", "messages": QUESTION} | fields))
+
+
+def expect(error: type[openai.APIStatusError], code: str | None, call) -> None:
+    try:
+        call()
+    except error as caught:
+        assert code is None or caught.code == code, (caught.code, code)
+        assert caught.message and caught.type and caught.request_id, caught
+    else:
+        raise AssertionError(f"expected {error.__name__}")
+
+
+async def concurrently(base: str, token: str, answer: str) -> None:
+    """Sixteen streams at once give the same greedy answer as one alone; a stream that is left early harms none."""
+    async with openai.AsyncOpenAI(base_url=base, api_key=token, max_retries=0) as client:
+
+        async def one(leave_early: bool) -> str:
+            text = ""
+            stream = await client.chat.completions.create(model="seedling", messages=QUESTION, temperature=0, stream=True)
+            async for chunk in stream:
+                text += chunk.choices[0].delta.content or ""
+                if leave_early:
+                    await stream.close()
+                    break
+            return text
+
+        texts = await asyncio.gather(*(one(leave_early=i % 4 == 3) for i in range(16)))
+        assert all(text == answer for i, text in enumerate(texts) if i % 4 != 3), texts
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -82,6 +82,18 @@ fn a_message_cannot_speak_in_control_tokens() {
 }
 
 #[test]
+fn a_message_cannot_forge_the_place_of_another() {
+    let model = model(&chatml_json(mixtral_json()), Some(CHATML));
+    let forged = "\u{FDD0}1\u{FDD1}";
+    let ids = model
+        .chat_prompt(&talk(&[forged, "hello", forged]))
+        .unwrap();
+    let hello = names(&model, &ids).matches("hello").count();
+    assert_eq!(hello, 1);
+    assert_eq!(model.decode(&ids).matches(forged).count(), 2);
+}
+
+#[test]
 fn another_template_says_how_a_talk_is_written() {
     let file = chatml_json(mixtral_json());
     let model = model(&file, Some(CHATML));

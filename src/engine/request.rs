@@ -75,11 +75,19 @@ pub struct StopConditions {
 pub enum Event {
     /// A token was generated. The token that ends a sequence (end-of-sequence, stop id) is not announced,
     /// but counted in `Usage`.
-    Token { index: u32, id: TokenId },
+    Token {
+        /// Which of the request's sequences.
+        index: u32,
+        /// The token.
+        id: TokenId,
+    },
     /// The sequence ended; its last event.
     Finished {
+        /// Which of the request's sequences.
         index: u32,
+        /// Why it ended.
         reason: FinishReason,
+        /// What it used.
         usage: Usage,
     },
     /// The whole request failed; the stream's last event.
@@ -126,10 +134,18 @@ pub enum EngineError {
 pub enum SubmitError {
     /// The waiting queue holds as many sequences as it may.
     #[error("the waiting queue is full ({limit} sequences)")]
-    QueueFull { limit: usize },
+    QueueFull {
+        /// The most that may wait.
+        limit: usize,
+    },
     /// Prompt and completion together can never fit the KV cache or the model's context.
     #[error("the request needs {needed} tokens of context, at most {limit} fit")]
-    TooLong { needed: usize, limit: usize },
+    TooLong {
+        /// Prompt and completion, in tokens.
+        needed: usize,
+        /// The longest sequence that fits, in tokens.
+        limit: usize,
+    },
     /// No new requests: the server drains.
     #[error("the server is shutting down")]
     ShuttingDown,

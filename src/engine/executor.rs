@@ -1,0 +1,59 @@
+//! What carries out a plan: the seam between the engine and whatever computes tokens.
+
+use std::error::Error;
+
+use super::request::TokenId;
+use super::scheduler::StepPlan;
+use super::sequence::Sequences;
+
+/// Carries out plans. It lives on the engine thread, which owns it and the device behind it.
+pub trait Executor: Send {
+    /// What it can hold; asked once, at the start.
+    fn capacity(&self) -> Capacity;
+
+    /// Computes the plan's tokens and chooses one new token per part that is due one, in the plan's order.
+    ///
+    /// # Errors
+    /// [`ExecuteError`] if the device or the model fails. The engine then fails all requests and stops.
+    fn run(&mut self, plan: &StepPlan, sequences: &Sequences)
+    -> Result<Vec<TokenId>, ExecuteError>;
+}
+
+/// The sizes of a model and its KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// Longest sequence that the model was made for, in tokens.
+    pub max_model_len: usize,
+    /// Blocks in the KV cache.
+    pub num_blocks: usize,
+    /// Tokens per block.
+    pub block_size: usize,
+}
+
+impl Capacity {
+    /// Longest sequence that can ever run: the model's context, or what the whole cache holds.
+    pub fn longest_sequence(&self) -> usize {
+        self.max_model_len
+            .min(self.num_blocks.saturating_mul(self.block_size))
+    }
+}
+
+/// Why a plan could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The model or its device failed.
+    #[error("the model failed: {0}")]
+    Model(#[source] Box<dyn Error + Send + Sync>),
+    /// The model's answer has the wrong size.
+    #[error("the model returned {given} logits for {rows} rows of {vocab_size}")]
+    Logits {
+        /// Logits returned.
+        given: usize,
+        /// Rows asked for.
+        rows: usize,
+        /// Logits per row.
+        vocab_size: usize,
+    },
+}

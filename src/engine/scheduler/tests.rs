@@ -1,0 +1,208 @@
+use super::*;
+use crate::engine::fake::{EOS, VOCAB, config, request};
+
+fn scheduler(
+    num_blocks: usize,
+    block_size: usize,
+    budget: usize,
+    max_num_seqs: usize,
+) -> Scheduler {
+    let capacity = Capacity {
+        vocab_size: VOCAB,
+        max_model_len: 1000,
+        num_blocks,
+        block_size,
+    };
+    Scheduler::new(capacity, &config(budget, max_num_seqs))
+}
+
+/// Adds a sequence of `prompt_len` tokens that generates up to `max_tokens`.
+fn add(scheduler: &mut Scheduler, number: u64, prompt_len: usize, max_tokens: usize) -> SequenceId {
+    let request = request(&vec![5; prompt_len], max_tokens);
+    for sequence in Sequence::all_of(number, request, &[EOS].into(), 0) {
+        scheduler.add(sequence);
+    }
+    SequenceId {
+        request: number,
+        index: 0,
+    }
+}
+
+/// Plans and commits a step in which everybody generates token 7; returns `(request, start, tokens, due)` per part.
+fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize, bool)> {
+    let plan = scheduler.plan();
+    scheduler.check().unwrap();
+    scheduler.commit(&plan, &vec![7; plan.due().count()]);
+    scheduler.check().unwrap();
+    plan.parts
+        .iter()
+        .map(|part| (part.id.request, part.start, part.num_tokens, part.due))
+        .collect()
+}
+
+#[test]
+fn a_prompt_longer_than_the_budget_is_computed_in_chunks_and_sampled_once() {
+    let mut scheduler = scheduler(8, 4, 4, 8);
+    add(&mut scheduler, 1, 10, 2);
+    assert_eq!(step(&mut scheduler), [(1, 0, 4, false)]);
+    assert_eq!(step(&mut scheduler), [(1, 4, 4, false)]);
+    assert_eq!(step(&mut scheduler), [(1, 8, 2, true)]);
+    assert_eq!(step(&mut scheduler), [(1, 10, 1, true)]);
+    assert!(scheduler.is_idle());
+    assert_eq!(scheduler.stats().kv_blocks_used, 0);
+}
+
+#[test]
+fn decodes_come_before_chunks_and_chunks_before_newcomers() {
+    let mut scheduler = scheduler(32, 4, 8, 8);
+    add(&mut scheduler, 1, 6, 9);
+    add(&mut scheduler, 2, 12, 9);
+    add(&mut scheduler, 3, 3, 9);
+    assert_eq!(step(&mut scheduler), [(1, 0, 6, true), (2, 0, 2, false)]);
+    assert_eq!(step(&mut scheduler), [(1, 6, 1, true), (2, 2, 7, false)]);
+    assert_eq!(
+        step(&mut scheduler),
+        [(1, 7, 1, true), (2, 9, 3, true), (3, 0, 3, true)]
+    );
+    assert_eq!(
+        step(&mut scheduler),
+        [(1, 8, 1, true), (2, 12, 1, true), (3, 3, 1, true)]
+    );
+}
+
+#[test]
+fn no_more_than_max_num_seqs_run() {
+    let mut scheduler = scheduler(32, 4, 32, 2);
+    for number in 0..3 {
+        add(&mut scheduler, number, 1, 2);
+    }
+    assert_eq!(step(&mut scheduler).len(), 2);
+    assert_eq!(
+        (scheduler.stats().running, scheduler.stats().waiting),
+        (2, 1)
+    );
+}
+
+#[test]
+fn a_budget_below_the_number_of_decodes_serves_the_oldest_first() {
+    let mut scheduler = scheduler(32, 4, 2, 8);
+    for number in 0..3 {
+        add(&mut scheduler, number, 1, 3);
+    }
+    assert_eq!(step(&mut scheduler), [(0, 0, 1, true), (1, 0, 1, true)]);
+    assert_eq!(step(&mut scheduler), [(0, 1, 1, true), (1, 1, 1, true)]);
+    assert_eq!(step(&mut scheduler), [(0, 2, 1, true), (1, 2, 1, true)]);
+    assert_eq!(step(&mut scheduler), [(2, 0, 1, true)]);
+}
+
+#[test]
+fn nobody_overtakes_a_waiting_sequence_that_does_not_fit_yet() {
+    let mut scheduler = scheduler(4, 4, 32, 8);
+    add(&mut scheduler, 1, 8, 2);
+    add(&mut scheduler, 2, 12, 2);
+    add(&mut scheduler, 3, 1, 2);
+    assert_eq!(step(&mut scheduler), [(1, 0, 8, true)]);
+    assert_eq!(scheduler.stats().waiting, 2);
+}
+
+#[test]
+fn out_of_blocks_the_newest_is_preempted_and_keeps_its_tokens_and_its_turn() {
+    let mut scheduler = scheduler(4, 2, 32, 8);
+    let first = add(&mut scheduler, 1, 3, 5);
+    let second = add(&mut scheduler, 2, 3, 5);
+    let third = add(&mut scheduler, 3, 1, 5);
+    assert_eq!(step(&mut scheduler), [(1, 0, 3, true), (2, 0, 3, true)]);
+    assert_eq!(step(&mut scheduler), [(1, 3, 1, true), (2, 3, 1, true)]);
+    // Both know five tokens now and want a third block each; there are four in all.
+    let plan = scheduler.plan();
+    assert_eq!(plan.preempted, [second]);
+    assert_eq!(
+        plan.parts,
+        [Part {
+            id: first,
+            start: 4,
+            num_tokens: 1,
+            due: true
+        }]
+    );
+    assert_eq!(scheduler.waiting, [second, third]);
+    assert_eq!(scheduler.sequences[second].tokens(), [5, 5, 5, 7, 7]);
+    scheduler.check().unwrap();
+    scheduler.commit(&plan, &[7]);
+    assert_eq!(step(&mut scheduler), [(1, 5, 1, true)]);
+    // The first needs a fourth block for its seventh token and ends with its eighth.
+    assert_eq!(step(&mut scheduler), [(1, 6, 1, true)]);
+    // All five known tokens of the second are computed again; it generates its third.
+    assert_eq!(step(&mut scheduler), [(2, 0, 5, true), (3, 0, 1, true)]);
+    assert_eq!(scheduler.stats().preemptions_total, 1);
+}
+
+#[test]
+fn the_newest_sits_out_rather_than_lose_its_own_blocks() {
+    let mut scheduler = scheduler(3, 2, 32, 8);
+    add(&mut scheduler, 1, 3, 2);
+    add(&mut scheduler, 2, 2, 2);
+    assert_eq!(step(&mut scheduler), [(1, 0, 3, true), (2, 0, 2, true)]);
+    assert_eq!(step(&mut scheduler), [(1, 3, 1, true)]);
+    assert_eq!(step(&mut scheduler), [(2, 2, 1, true)]);
+    assert_eq!(scheduler.stats().preemptions_total, 0);
+}
+
+#[test]
+fn nobody_is_preempted_for_a_sequence_that_gets_no_tokens() {
+    let mut scheduler = scheduler(4, 1, 2, 8);
+    add(&mut scheduler, 1, 1, 3);
+    add(&mut scheduler, 2, 1, 3);
+    assert_eq!(step(&mut scheduler).len(), 2);
+    add(&mut scheduler, 3, 1, 3);
+    for _ in 0..2 {
+        assert_eq!(
+            step(&mut scheduler).iter().map(|part| part.0).max(),
+            Some(2)
+        );
+    }
+}
+
+#[test]
+fn ending_a_sequence_frees_its_blocks_wherever_it_is() {
+    let mut scheduler = scheduler(4, 4, 8, 1);
+    let running = add(&mut scheduler, 1, 8, 5);
+    let waiting = add(&mut scheduler, 2, 8, 5);
+    step(&mut scheduler);
+    let usage = Usage {
+        prompt_tokens: 8,
+        cached_tokens: 0,
+        completion_tokens: 1,
+    };
+    assert_eq!(scheduler.end(running, FinishReason::Cancelled), Some(usage));
+    assert_eq!(
+        scheduler
+            .end(waiting, FinishReason::Stop)
+            .unwrap()
+            .completion_tokens,
+        0
+    );
+    assert_eq!(scheduler.end(running, FinishReason::Cancelled), None);
+    let stats = scheduler.stats();
+    assert_eq!(
+        (stats.kv_blocks_used, stats.finished_total),
+        (0, [1, 0, 1, 0])
+    );
+    scheduler.check().unwrap();
+}
+
+#[test]
+fn prompt_tokens_are_counted_once_however_often_they_are_computed() {
+    let mut scheduler = scheduler(4, 2, 32, 8);
+    add(&mut scheduler, 1, 3, 5);
+    add(&mut scheduler, 2, 3, 5);
+    while !scheduler.is_idle() {
+        step(&mut scheduler);
+    }
+    let stats = scheduler.stats();
+    assert!(stats.preemptions_total > 0);
+    assert_eq!(
+        (stats.prompt_tokens_total, stats.generation_tokens_total),
+        (6, 10)
+    );
+}

@@ -1,10 +1,52 @@
 //! Who may do what, how much, until when. Knows no models and no tokens of text.
 //!
-//! [`Gate::authenticate`] turns a request's headers into an [`Identity`]; [`Gate::admit`] turns an identity into a
-//! [`Permit`], the value that [`crate::engine::Engine::submit`] takes. Both run before the body is read. Only this
-//! module can make either: holding one is the proof that the check ran.
+//! [`Gate::authenticate`] turns a request's headers into an [`Identity`]; [`Gate::authorise`] compares it with what the
+//! route asks; [`Gate::admit`] turns it into a [`Permit`], the value that [`crate::engine::Engine::submit`] takes. All
+//! three run before the body is read. Only this module can make either: holding one is the proof that the check ran.
+//!
+//! The files, in the order in which a token meets them:
+//!
+//! | file | decides |
+//! |---|---|
+//! | `credential` | which bytes of the request are the credential |
+//! | `compact`, `strict_json` | whether they are one canonical JWS of two clean JSON objects |
+//! | `header` | algorithm, key id and type; refuses every extension |
+//! | `issuer`, `keys` | the one key that may vouch for this issuer with this algorithm |
+//! | `claims`, `time` | what the signed claims say, typed strictly |
+//! | `denied` | what a refused caller hears |
+//!
+//! jsonwebtoken does the signature arithmetic and nothing else: its own claim checks accept too much.
 
-use std::sync::Arc;
+mod builtin;
+mod claims;
+mod compact;
+mod config;
+mod credential;
+mod denied;
+mod error;
+mod files;
+mod gate;
+mod header;
+mod identity;
+mod issuer;
+mod jwk;
+mod keys;
+mod mint;
+mod pem;
+mod permit;
+mod strict_json;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use builtin::{BuiltinError, BuiltinIssuer};
+pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
+pub use denied::{Denied, Reason};
+pub use error::{FileError, GateError, IssuerProblem, KeyError};
+pub use gate::Gate;
+pub use identity::{Identity, IdentityKey};
+pub use mint::{MintError, MintRequest};
+pub use permit::Permit;
 
 /// What a row of the route table asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,68 +57,4 @@ pub enum Access {
     Verified,
     /// A verified identity whose token carries this scope.
     Scope(&'static str),
-}
-
-/// Who the caller is, as its verified token says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    issuer: Arc<str>,
-    subject: Arc<str>,
-    tenant: Option<Arc<str>>,
-    client: Option<Arc<str>>,
-    token_id: Option<Arc<str>>,
-    scopes: Arc<[Box<str>]>,
-    /// Unix seconds.
-    expires: u64,
-}
-
-impl Identity {
-    /// The `iss` claim.
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// The `sub` claim.
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// Whether the token carries `scope`, compared byte for byte.
-    pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes.iter().any(|held| &**held == scope)
-    }
-}
-
-/// The admitted right to generate now. Not `Clone`; dropping it gives back what it holds.
-#[derive(Debug)]
-pub struct Permit {
-    identity: Arc<Identity>,
-}
-
-impl Permit {
-    /// Whose right it is.
-    pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
-    }
-
-    /// Charges `tokens` generated or computed tokens to the identity.
-    pub fn charge(&self, tokens: usize) {
-        let _ = tokens;
-    }
-
-    /// A permit for tests of the engine, which has no gate.
-    #[cfg(test)]
-    pub(crate) fn for_tests(subject: &str) -> Self {
-        Self {
-            identity: Arc::new(Identity {
-                issuer: "test".into(),
-                subject: subject.into(),
-                tenant: None,
-                client: None,
-                token_id: None,
-                scopes: Arc::new([]),
-                expires: u64::MAX,
-            }),
-        }
-    }
 }

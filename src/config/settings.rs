@@ -149,12 +149,13 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The built-in "seedling", or a Hugging Face checkpoint folder
+    /// Name or checkpoint folder
+    /// The only name is "seedling", the model inside the binary. A folder is laid out as on Hugging Face.
     model: ModelSource { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
 
     /// Name that clients ask for
     served_model_name: Option<String> {
-        group: Model, value: "NAME", default: DefaultValue::Unset("the folder's name"), short: true
+        group: Model, value: "NAME", default: DefaultValue::Unset("the folder's name"), short: false
     }
 
     /// Jinja file that replaces the model's chat template
@@ -162,7 +163,7 @@ settings! {
         group: Model, value: "FILE", default: DefaultValue::Unset("the model's own"), short: false
     }
 
-    /// Longest sequence, prompt and completion, in tokens
+    /// Longest prompt and completion, in tokens
     max_model_len: Option<NonZeroUsize> {
         group: Model, value: "TOKENS", default: DefaultValue::Unset("the model's context, or what the cache holds"),
         short: true
@@ -186,10 +187,10 @@ settings! {
     /// Most tokens computed in one step
     /// A larger budget finishes long prompts sooner; a smaller one keeps running streams smoother meanwhile.
     max_num_batched_tokens: NonZeroUsize {
-        group: Engine, value: "TOKENS", default: DefaultValue::Is("512"), short: true
+        group: Engine, value: "TOKENS", default: DefaultValue::Is("512"), short: false
     }
 
-    /// Most sequences that run at the same time
+    /// Most sequences at the same time
     max_num_seqs: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("64"), short: true }
 
     /// Most sequences that wait; beyond it requests are refused with 503
@@ -199,7 +200,7 @@ settings! {
     /// An address that others can reach needs [[auth.issuers]] in the file, or --allow-public-builtin-issuer.
     host: IpAddr { group: Server, value: "ADDR", default: DefaultValue::Is("127.0.0.1"), short: true }
 
-    /// Port to listen on; 0 picks a free one
+    /// Port; 0 picks a free one
     port: u16 { group: Server, value: "PORT", default: DefaultValue::Is("8000"), short: true }
 
     /// Longest request body; a longer one is a 413
@@ -212,7 +213,7 @@ settings! {
     header_timeout: Period { group: Server, value: "TIME", default: DefaultValue::Is("10s"), short: false }
 
     /// How long running streams may finish after SIGTERM
-    shutdown_timeout: Duration { group: Server, value: "TIME", default: DefaultValue::Is("30s"), short: true }
+    shutdown_timeout: Duration { group: Server, value: "TIME", default: DefaultValue::Is("30s"), short: false }
 
     /// Silence on a stream after which a comment keeps it open
     ping_interval: Period { group: Server, value: "TIME", default: DefaultValue::Is("15s"), short: false }
@@ -230,11 +231,11 @@ settings! {
         group: Auth, value: "true|false", default: DefaultValue::Is("false"), short: false
     }
 
-    /// Shape of log lines; auto is pretty on a terminal, json otherwise
+    /// Shape of log lines: auto is pretty on a terminal, json otherwise
     log_format: LogFormat { group: Logging, value: "auto|pretty|json", default: DefaultValue::Is("auto"), short: false }
 
     /// error, warn, info, debug, trace, off, or target=level pairs
-    log_level: LogFilter { group: Logging, value: "LEVEL", default: DefaultValue::Is("info"), short: true }
+    log_level: LogFilter { group: Logging, value: "LEVEL", default: DefaultValue::Is("info"), short: false }
 }
 
 /// systemd's `StateDirectory=`, else the user's state folder.

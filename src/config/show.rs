@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::settings::{Setting, TABLE};
+use super::settings::{DefaultValue, Setting, TABLE};
 
 impl Config {
     /// Every setting's value as a TOML file; with `origins`, each with the place that it comes from.
@@ -46,46 +46,73 @@ impl Config {
     }
 }
 
+/// A file with every setting at its default, each explained and commented out.
+pub fn template() -> String {
+    let mut out = String::from(
+        "# Mixgate's settings. Remove the # before a line to change it; `mixgate config check` checks the file.\n\
+         # A flag or a variable (--port, MIXGATE_PORT) wins over this file. Relative paths start at this folder.\n",
+    );
+    let mut group = None;
+    for setting in TABLE {
+        if group != Some(setting.group) {
+            let _ = writeln!(out, "\n# {}", setting.group.heading());
+            group = Some(setting.group);
+        }
+        let (value, remark) = match setting.default {
+            DefaultValue::Is(text) => ((setting.check)(text).unwrap_or_default(), String::new()),
+            DefaultValue::Unset(words) | DefaultValue::Found(words, _) => {
+                ("…".to_owned(), format!(" (default: {words})"))
+            }
+        };
+        let _ = writeln!(
+            out,
+            "# {} = {value:<14}  # {}{remark}",
+            setting.name,
+            setting.summary()
+        );
+    }
+    out + ISSUER_TEMPLATE
+}
+
+const ISSUER_TEMPLATE: &str = r#"
+# Whose tokens to believe. Without an issuer, `mixgate token mint` makes them, for this machine alone.
+# [[auth.issuers]]
+# issuer = "https://login.example.com/"
+# audiences = ["https://api.example.com"]
+# [[auth.issuers.keys]]
+# pem_file = "login.example.com.pem"
+"#;
+
 /// Replaces what could be a key: any string that is not known to be harmless by its name.
 fn hide_secrets(table: &mut toml::Table) {
     for (name, value) in table.iter_mut() {
-        hide_in(name, value);
+        if !is_harmless(name) {
+            hide(value);
+        }
     }
 }
 
-fn hide_in(name: &str, value: &mut toml::Value) {
+fn hide(value: &mut toml::Value) {
     match value {
         toml::Value::Table(table) => hide_secrets(table),
-        toml::Value::Array(items) => items.iter_mut().for_each(|item| hide_in(name, item)),
-        toml::Value::String(text) if !is_harmless(name) => *text = "[not shown]".to_owned(),
+        toml::Value::Array(items) => items.iter_mut().for_each(hide),
+        toml::Value::String(text) => *text = "[not shown]".to_owned(),
         _ => {}
     }
 }
 
 fn is_harmless(name: &str) -> bool {
-    HARMLESS.contains(&name)
-        || name.ends_with("_file")
-        || name.ends_with("_path")
-        || name.ends_with("_url")
+    HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 6] = [
     "issuer",
-    "iss",
-    "name",
-    "audience",
     "audiences",
-    "aud",
-    "algorithm",
     "algorithms",
-    "alg",
     "kid",
-    "kty",
-    "crv",
-    "typ",
-    "leeway",
-    "file",
-    "path",
+    "token_types",
+    "required_claims",
 ];
+const HARMLESS_ENDS: [&str; 5] = ["_file", "_url", "_claim", "_claims", "_scopes"];
 
 const COLUMN: usize = 40;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
 
-use super::token::TokenCommand;
+use super::token_command::TokenCommand;
 use crate::config::{self, DefaultValue, Env, Setting, TABLE};
 
 /// A command, with what only it takes.
@@ -54,7 +54,10 @@ pub(super) fn parse(
                 _ => Command::ConfigInit,
             }
         }
-        _ => Command::Token(TokenCommand::from_arg_matches(below)?),
+        _ => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Token(TokenCommand::from_arg_matches(below)?)
+        }
     };
     Ok((
         command,

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use std::{fs, io, process};
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use super::rooms::Rooms;
+use super::rooms::{Rooms, mint};
 use super::startup::QUESTION;
 use super::{Failure, http, serve};
-use crate::config::{Args, Config};
+use crate::config::{Args, AuthTable, Config};
 use crate::telemetry::{self, Secret};
 
 /// Shows the refusal, mints, asks and streams.
@@ -27,25 +28,25 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     // Its own server for its own eyes, whatever the file says.
     config.server.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     config.server.port = 0;
-    config.auth.table = Default::default();
+    config.auth.table = AuthTable::default();
     telemetry::init(&config.log);
 
+    let rooms = Rooms::open(&config)?;
+    let token = mint(&config, "you", TTL)?;
     let runtime = serve::runtime()?;
-    let rooms = runtime.block_on(Rooms::open(&config))?;
-    let token = rooms.mint(&config, "you", TTL)?;
-    let (address, ending) = (rooms.address(), rooms.ending());
-    let serving = runtime.spawn(rooms.serve());
+    let server = runtime.block_on(rooms.listen(&config))?;
+    let address = server.address();
+    let (drain, draining) = oneshot::channel();
+    let serving = runtime.spawn(server.serve(draining));
     let shown = show(
         out,
         &config.model.served_model_name,
         &token,
         |token, body| http::post(address, PATH, token, body),
     );
-    ending.drain();
-    ending.stop();
-    // The answer is complete or has failed: whatever the server still does need not be awaited.
-    serving.abort();
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    let _ = drain.send(());
+    // If it panicked, what was shown has failed already.
+    let _ = runtime.block_on(serving);
     shown
 }
 
@@ -175,7 +176,7 @@ impl Drop for Scratch {
 }
 
 const PATH: &str = "/v1/chat/completions";
-const TTL: Duration = Duration::from_secs(300);
+const TTL: &str = "5m";
 
 #[cfg(test)]
 mod tests {

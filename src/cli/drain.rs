@@ -1,11 +1,11 @@
-//! How a server ends: the first signal lets running streams finish, the second or the deadline ends them.
+//! How a server ends: the first signal lets running streams finish, the second ends them.
 
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// The signals that end a server.
 pub(super) struct Signals {
@@ -41,42 +41,43 @@ impl Ask for Signals {
     }
 }
 
-/// Awaits `serving` to its end.
-///
-/// The first signal calls `drain`, after which `serving` should end by itself once its streams have. After `timeout`, or
-/// at a second signal, `stop` is called, and `serving` has [`LAST_WORDS`] to tell its clients; then it is dropped.
-pub(super) async fn run<T>(
-    serving: impl Future<Output = T>,
-    asks: &mut impl Ask,
-    timeout: Duration,
-    drain: impl FnOnce(),
-    stop: impl FnOnce(),
-) -> Option<T> {
-    let mut serving = pin!(serving);
-    tokio::select! {
-        result = &mut serving => return Some(result),
-        signal = asks.next() => tracing::info!(signal, ?timeout, "draining: running streams may finish"),
-    }
-    drain();
-    tokio::select! {
-        result = &mut serving => return Some(result),
-        signal = asks.next() => tracing::warn!(signal, "stopping now: asked twice"),
-        () = tokio::time::sleep(timeout) => tracing::warn!("stopping now: streams took longer than shutdown_timeout"),
-    }
-    stop();
-    tokio::time::timeout(LAST_WORDS, serving).await.ok()
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// By itself, or after its last stream.
+    Finished,
+    /// At once, because it was asked twice; its streams broke off.
+    CutOff,
 }
 
-/// Time for clients to hear that their streams have ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Runs `serve` to its end. The future that `serve` is given completes at the first signal: from then on it should end
+/// by itself, within its own deadline. A second signal drops it.
+pub(super) async fn until_asked<S: Future<Output = ()>>(
+    asks: &mut impl Ask,
+    serve: impl FnOnce(oneshot::Receiver<()>) -> S,
+) -> Ended {
+    let (drain, draining) = oneshot::channel();
+    let mut serving = pin!(serve(draining));
+    tokio::select! {
+        () = &mut serving => return Ended::Finished,
+        signal = asks.next() => tracing::info!(signal, "asked to stop; a second signal stops at once"),
+    }
+    // Fails if the server no longer waits for it, which is what it asks for.
+    let _ = drain.send(());
+    tokio::select! {
+        () = &mut serving => Ended::Finished,
+        signal = asks.next() => {
+            tracing::warn!(signal, "asked twice: stopping at once");
+            Ended::CutOff
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::future::{pending, ready};
 
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-    use tokio::sync::watch;
 
     use super::*;
 
@@ -89,71 +90,36 @@ mod tests {
         }
     }
 
-    /// Runs a server that ends once `ends_when` was called, and tells what was called.
-    async fn calls(
-        signals: &[&'static str],
-        timeout: Duration,
-        ends_when: &str,
-    ) -> (Vec<&'static str>, bool) {
-        let (send, mut asks) = unbounded_channel();
+    fn asked(signals: &[&'static str]) -> UnboundedReceiver<&'static str> {
+        let (send, asks) = unbounded_channel();
         signals
             .iter()
             .for_each(|signal| send.send(*signal).unwrap());
-        let (called, mut watched) = watch::channel("");
-        let serving = async move { watched.wait_for(|call| *call == ends_when).await.is_ok() };
-        let log = RefCell::new(Vec::new());
-        let note = |call| {
-            log.borrow_mut().push(call);
-            called.send_replace(call);
-        };
-        let ended = run(
-            serving,
-            &mut asks,
-            timeout,
-            || note("drain"),
-            || note("stop"),
-        )
-        .await;
-        (log.into_inner(), ended == Some(true))
-    }
-
-    const LONG: Duration = Duration::from_secs(3600);
-
-    #[tokio::test]
-    async fn a_signal_drains_and_the_server_ends_by_itself() {
-        assert_eq!(
-            calls(&["SIGTERM"], LONG, "drain").await,
-            (vec!["drain"], true)
-        );
+        // Without a sender left, nothing more is ever asked.
+        asks
     }
 
     #[tokio::test]
-    async fn a_second_signal_stops_at_once() {
-        assert_eq!(
-            calls(&["SIGINT", "SIGINT"], LONG, "stop").await,
-            (vec!["drain", "stop"], true)
-        );
+    async fn the_first_signal_lets_the_server_end_by_itself() {
+        let mut told = false;
+        let mut asks = asked(&["SIGTERM"]);
+        let ended = until_asked(&mut asks, async |draining| told = draining.await.is_ok());
+        assert_eq!(ended.await, Ended::Finished);
+        assert!(told);
     }
 
     #[tokio::test]
-    async fn the_deadline_stops_streams_that_never_end() {
-        assert_eq!(
-            calls(&["SIGTERM"], Duration::ZERO, "stop").await,
-            (vec!["drain", "stop"], true)
-        );
+    async fn the_second_signal_ends_a_server_that_would_go_on() {
+        let mut asks = asked(&["SIGINT", "SIGINT"]);
+        let ended = until_asked(&mut asks, |_| pending());
+        assert_eq!(ended.await, Ended::CutOff);
     }
 
     #[tokio::test]
     async fn a_server_that_ends_by_itself_needs_no_signal() {
-        let (_send, mut asks) = unbounded_channel();
-        let ended = run(
-            ready(7),
-            &mut asks,
-            LONG,
-            || panic!("drained"),
-            || panic!("stopped"),
-        )
-        .await;
-        assert_eq!(ended, Some(7));
+        assert_eq!(
+            until_asked(&mut asked(&[]), |_| ready(())).await,
+            Ended::Finished
+        );
     }
 }

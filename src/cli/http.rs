@@ -189,7 +189,7 @@ mod tests {
     fn chunks_are_joined_and_events_cross_them() {
         let response = answer(
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
-             8\r\ndata: a\n\r\n9\r\n\n: ping\nda\r\nA;x=1\r\nta: [DONE]\r\n2\r\n\n\n\r\n0\r\n\r\n",
+             8\r\ndata: a\n\r\na\r\n\n: ping\nda\r\nA;x=1\r\nta: [DONE]\r\n2\r\n\n\n\r\n0\r\n\r\n",
         )
         .unwrap();
         let events: Vec<_> = response.events().map(Result::unwrap).collect();

@@ -13,7 +13,7 @@ mod rooms;
 mod routes;
 mod serve;
 mod startup;
-mod token;
+mod token_command;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Command::ConfigShow { origins } => configuration::show(&args, origins, out),
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
-        Command::Token(command) => token::run(&command, &args, out),
+        Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,

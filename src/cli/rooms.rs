@@ -1,9 +1,9 @@
 //! Where the parts of a server are put together: gate, model, engine, listener, in this order.
 
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::Failure;
 use super::startup::{Facts, mint_command};
@@ -11,24 +11,36 @@ use crate::auth::Access;
 use crate::config::{Args, Config, Origin};
 use crate::telemetry::Secret;
 
-/// A server that listens and does not answer yet.
-pub(super) struct Rooms {
-    address: SocketAddr,
-}
+/// The rooms behind the door: a gate, a loaded model, a running engine.
+pub(super) struct Rooms {}
 
 impl Rooms {
-    /// Opens the gate, loads the model, starts the engine and binds the address. Cheap checks come first.
+    /// Opens the gate, loads the model and starts the engine. Cheap checks come first.
     ///
     /// # Errors
     /// Whatever part could not start.
-    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn open(config: &Config) -> Result<Self, Failure> {
         config.check_exposure()?;
-        let address = SocketAddr::new(config.server.host, config.server.port);
-        Err(Failure::new(format!(
-            "nothing can be served at {address} yet"
-        )))
+        Err(Failure::new("this build has no model to serve"))
     }
 
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub(super) async fn listen(self, config: &Config) -> Result<Listening, Failure> {
+        Ok(Listening {
+            address: SocketAddr::new(config.server.host, config.server.port),
+        })
+    }
+}
+
+/// A server that listens and does not answer yet.
+pub(super) struct Listening {
+    address: SocketAddr,
+}
+
+impl Listening {
     /// Where it listens; the port is the real one.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
@@ -52,41 +64,19 @@ impl Rooms {
         }
     }
 
-    /// A token of the built-in issuer for `subject`.
-    ///
-    /// # Errors
-    /// If there is no built-in issuer, or its key cannot be read.
-    pub(super) fn mint(
-        &self,
-        config: &Config,
-        subject: &str,
-        ttl: Duration,
-    ) -> Result<Secret<String>, Failure> {
-        let _ = (config, subject, ttl);
-        Err(Failure::new("no tokens can be minted yet"))
-    }
-
-    /// Ways to end the server while [`Rooms::serve`] runs.
-    pub(super) fn ending(&self) -> Ending {
-        Ending {}
-    }
-
-    /// Answers until it is drained.
-    pub(super) fn serve(self) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        std::future::ready(Ok(()))
+    /// Answers. Once `draining` completes, running streams may finish until `shutdown_timeout`, then it returns.
+    pub(super) async fn serve(self, draining: oneshot::Receiver<()>) {
+        let _ = draining.await;
     }
 }
 
-/// Ends a server from outside.
-#[derive(Clone)]
-pub(super) struct Ending {}
-
-impl Ending {
-    /// Refuses new requests, lets running ones finish; [`Rooms::serve`] then returns.
-    pub(super) fn drain(&self) {}
-
-    /// Ends running requests as well.
-    pub(super) fn stop(&self) {}
+/// A token of the built-in issuer.
+///
+/// # Errors
+/// If its key cannot be read, or the token would be refused.
+pub(super) fn mint(config: &Config, subject: &str, ttl: &str) -> Result<Secret<String>, Failure> {
+    let _ = (config, subject, ttl);
+    Err(Failure::new("this build has no issuer"))
 }
 
 /// The rows of the route table.

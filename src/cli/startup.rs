@@ -251,4 +251,4 @@ pub(super) const QUESTION: &str = "When do I sow carrots in a cold climate?";
 const MAX_ISSUERS: usize = 6;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

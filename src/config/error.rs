@@ -9,6 +9,7 @@ use super::settings::Setting;
 
 /// Why a configuration cannot be used. [`ConfigError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what each message names")]
 pub enum ConfigError {
     /// A key at the top of the file that is no setting.
     #[error("{path}:{line}: unknown setting {name:?}", path = path.display())]

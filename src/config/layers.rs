@@ -32,7 +32,12 @@ pub enum Origin {
     /// Nobody gave one; it follows from this variable of the system.
     System(&'static str),
     /// A line of the file, counted from 1.
-    File { path: PathBuf, line: usize },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
     /// A variable of ours.
     Environment(String),
     /// A flag, with its dashes.

@@ -92,10 +92,15 @@ impl DefaultValue {
 /// Headings of the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    /// What is served.
     Model,
+    /// What a step may use.
     Engine,
+    /// Where to listen and how long to wait.
     Server,
+    /// Who is let in.
     Auth,
+    /// What is told meanwhile.
     Logging,
 }
 

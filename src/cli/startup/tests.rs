@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 
-fn facts() -> Facts {
+pub(in crate::cli) fn facts() -> Facts {
     Facts {
         version: "0.1.0",
         model: "seedling".to_owned(),

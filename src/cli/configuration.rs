@@ -1,0 +1,27 @@
+//! `mixgate config`: what is in force, and whether it could be.
+
+use std::io::Write;
+
+use super::Failure;
+use crate::config::{Args, Config, template};
+
+/// Prints the configuration in force.
+pub(super) fn show(args: &Args, origins: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    Ok(out.write_all(Config::load(args)?.show(origins).as_bytes())?)
+}
+
+/// Says whether `serve` would accept the configuration.
+pub(super) fn check(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let config = Config::load(args)?;
+    config.check_exposure()?;
+    let read = config
+        .file
+        .as_ref()
+        .map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+    Ok(writeln!(out, "ok ({read})")?)
+}
+
+/// Prints a file with every setting in it, each explained and commented out.
+pub(super) fn init(out: &mut dyn Write) -> Result<(), Failure> {
+    Ok(out.write_all(template().as_bytes())?)
+}

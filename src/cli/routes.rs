@@ -1,0 +1,42 @@
+//! `mixgate routes`: the route table, and what each row asks of its caller.
+
+use std::io::Write;
+
+use super::{Failure, rooms};
+use crate::auth::Access;
+
+/// Prints the route table.
+pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
+    for (method, path, access) in rooms::routes() {
+        writeln!(out, "{method:<6} {path:<24} {}", words(access))?;
+    }
+    Ok(writeln!(
+        out,
+        "{:<6} {:<24} {}",
+        "*",
+        "*",
+        words(Access::Verified)
+    )?)
+}
+
+fn words(access: Access) -> String {
+    match access {
+        Access::Public => "public".to_owned(),
+        Access::Verified => "any valid token".to_owned(),
+        Access::Scope(scope) => format!("a token with scope {scope}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_ends_with_what_unknown_paths_ask_for() {
+        let mut out = Vec::new();
+        run(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let last: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["*", "*", "any", "valid", "token"]);
+    }
+}

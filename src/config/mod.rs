@@ -1,0 +1,254 @@
+//! What was typed, and what is true: [`Args`] become a [`Config`].
+//!
+//! A setting has one name in three spellings: `max_num_seqs` in the file, `MIXGATE_MAX_NUM_SEQS` in the environment,
+//! `--max-num-seqs` on the command line. A flag wins over the environment, the environment over the file, the file over
+//! the default. [`settings`] is the one table behind all of them: adding a setting is adding an entry there and giving
+//! the value to the module that uses it in [`Config::load`].
+//!
+//! This is the only module that reads the environment, and it does so once ([`Env::system`]).
+
+mod env;
+mod error;
+mod exposure;
+mod file;
+mod layers;
+mod settings;
+mod show;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::EngineConfig;
+use crate::model::ModelSource;
+
+pub use env::Env;
+pub use error::ConfigError;
+pub use exposure::check_exposure;
+pub use layers::{Args, Origin};
+pub use settings::{DefaultValue, Group, Setting, TABLE};
+pub use show::template;
+pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
+
+use layers::Layers;
+use settings::Settings;
+
+/// The `[auth]` part of the file, as written.
+pub type AuthTable = toml::Table;
+
+/// What is true: every setting, checked, and handed out in the parts that the modules take.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which model, and how much memory its cache takes.
+    pub model: ModelSettings,
+    /// What the engine may use.
+    pub engine: EngineConfig,
+    /// Where to listen and how long to wait for whom.
+    pub server: ServerSettings,
+    /// Who is let in.
+    pub auth: AuthSettings,
+    /// How to log.
+    pub log: LogSettings,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    layers: Layers,
+}
+
+/// Which model to serve and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// Where the weights come from.
+    pub source: ModelSource,
+    /// The name that clients ask for.
+    pub served_model_name: String,
+    /// A chat template that replaces the model's own.
+    pub chat_template: Option<PathBuf>,
+    /// Longest sequence in tokens; `None`: the model's context, or what the cache holds if that is less.
+    pub max_model_len: Option<usize>,
+    /// How large the KV cache is.
+    pub kv_cache: KvCache,
+    /// Tokens of one KV block.
+    pub block_size: usize,
+}
+
+/// How large the KV cache is; [`KvCache::blocks`] turns it into a number of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvCache {
+    /// As much as suits the model.
+    Auto,
+    /// This many tokens, rounded down to whole blocks.
+    Tokens(usize),
+    /// This many bytes, rounded down to whole blocks.
+    Bytes(usize),
+}
+
+impl KvCache {
+    /// Blocks of `block_size` tokens, at least one, for a model with `bytes_per_token` of keys and values and a context
+    /// of `context` tokens.
+    ///
+    /// `Auto` holds sixteen full contexts if they fit 128 MiB, and one full context in any case.
+    pub fn blocks(self, bytes_per_token: usize, context: usize, block_size: usize) -> usize {
+        let tokens = match self {
+            Self::Tokens(tokens) => tokens,
+            Self::Bytes(bytes) => bytes / bytes_per_token.max(1),
+            Self::Auto => {
+                let full = context.div_ceil(block_size) * block_size;
+                full.saturating_mul(AUTO_CONTEXTS)
+                    .min(AUTO_BYTES / bytes_per_token.max(1))
+                    .max(full)
+            }
+        };
+        (tokens / block_size).max(1)
+    }
+}
+
+const AUTO_CONTEXTS: usize = 16;
+const AUTO_BYTES: usize = 128 << 20;
+
+/// Where the server listens and how long it waits for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 lets the system pick a free one.
+    pub port: u16,
+    /// Longest request body in bytes; a longer one is a 413.
+    pub max_body_bytes: usize,
+    /// Longest time for a whole body to arrive.
+    pub body_timeout: Duration,
+    /// Longest time for a request's headers to arrive.
+    pub header_timeout: Duration,
+    /// How long running streams may go on once the server was told to stop.
+    pub shutdown_timeout: Duration,
+    /// Silence on a stream after which a comment is sent to keep it open.
+    pub ping_interval: Duration,
+    /// Most connections open at the same time.
+    pub max_connections: usize,
+}
+
+/// Who is let in, and where the built-in issuer keeps its key.
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    /// The `[auth]` table of the file, empty if there is none.
+    pub table: AuthTable,
+    /// Folder of the built-in issuer's key.
+    pub state_dir: PathBuf,
+    /// Whether the built-in issuer may serve a public address.
+    pub allow_public_builtin_issuer: bool,
+}
+
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// What is logged.
+    pub filter: LogFilter,
+    /// Whether colours may be used (`NO_COLOR` is not set).
+    pub colour: bool,
+}
+
+impl Config {
+    /// Reads the file and the environment, and lays what was typed over them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong: the file, an unknown name, a value of the wrong kind.
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let layers = Layers::resolve(args)?;
+        let settings = Settings::from_layers(&layers);
+        let kv_cache = match layers.stronger("kv_cache_tokens", "kv_cache_bytes")? {
+            None => KvCache::Auto,
+            Some("kv_cache_tokens") => settings
+                .kv_cache_tokens
+                .map_or(KvCache::Auto, |n| KvCache::Tokens(n.get())),
+            Some(_) => settings
+                .kv_cache_bytes
+                .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
+        };
+        Ok(Self {
+            model: ModelSettings {
+                served_model_name: settings
+                    .served_model_name
+                    .unwrap_or_else(|| name_of(&settings.model)),
+                source: settings.model,
+                chat_template: settings.chat_template,
+                max_model_len: settings.max_model_len.map(usize::from),
+                kv_cache,
+                block_size: settings.block_size.get(),
+            },
+            engine: EngineConfig {
+                max_num_batched_tokens: settings.max_num_batched_tokens.get(),
+                max_num_seqs: settings.max_num_seqs.get(),
+                max_waiting: settings.max_waiting.get(),
+            },
+            server: ServerSettings {
+                host: settings.host,
+                port: settings.port,
+                max_body_bytes: settings.max_body_bytes.0,
+                body_timeout: settings.body_timeout.0,
+                header_timeout: settings.header_timeout.0,
+                shutdown_timeout: settings.shutdown_timeout,
+                ping_interval: settings.ping_interval.0,
+                max_connections: settings.max_connections.get(),
+            },
+            auth: AuthSettings {
+                table: layers.auth_table()?,
+                state_dir: settings.state_dir,
+                allow_public_builtin_issuer: settings.allow_public_builtin_issuer,
+            },
+            log: LogSettings {
+                format: settings.log_format,
+                filter: settings.log_level,
+                colour: args.env.var("NO_COLOR").is_none(),
+            },
+            file: layers.file_path().map(PathBuf::from),
+            layers,
+        })
+    }
+
+    /// Checks that the address may be served with the issuers that are configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::PublicAddress`].
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        check_exposure(
+            self.server.host,
+            self.has_issuers(),
+            self.auth.allow_public_builtin_issuer,
+        )
+    }
+
+    /// Whether tokens come from configured issuers; otherwise the built-in one makes them.
+    pub fn has_issuers(&self) -> bool {
+        has_issuers(&self.auth.table)
+    }
+
+    /// Where the value of a setting comes from.
+    pub fn origin(&self, name: &str) -> &Origin {
+        self.layers.origin(name)
+    }
+}
+
+fn has_issuers(auth: &AuthTable) -> bool {
+    auth.get("issuers")
+        .and_then(toml::Value::as_array)
+        .is_some_and(|issuers| !issuers.is_empty())
+}
+
+/// `seedling`, or the last component of the folder.
+fn name_of(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Seedling => "seedling".to_owned(),
+        ModelSource::Folder(path) => {
+            let full = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            full.file_name().map_or_else(
+                || "model".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            )
+        }
+    }
+}

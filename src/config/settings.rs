@@ -1,0 +1,260 @@
+//! The table of settings: one entry is a flag, a variable, a key of the file, a default and a line of help.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::env::Env;
+use super::layers::Layers;
+use super::value::{ByteSize, LogFilter, LogFormat, Period, TomlKind, Value};
+use crate::model::ModelSource;
+
+/// What is known about a setting before anybody gave it a value.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name as a key of the file, such as `max_num_seqs`.
+    pub name: &'static str,
+    /// First line: what it is. Further lines: what else to know.
+    help: &'static str,
+    /// What stands for its value in help, such as `PORT`.
+    pub value_name: &'static str,
+    /// Its value if nobody gave one.
+    pub default: DefaultValue,
+    /// Under which heading of the help it stands.
+    pub group: Group,
+    /// Whether `-h` shows it, or only `--help`.
+    pub in_short_help: bool,
+    /// Whether it is a switch: the flag alone means `true`.
+    pub is_switch: bool,
+    /// Whether a relative value in a file is meant from that file's folder.
+    pub(super) is_path: bool,
+    /// Words for what a value must be, such as `a port from 0 to 65535`.
+    pub wanted: &'static str,
+    /// How the value may be written in TOML.
+    pub(super) kinds: &'static [TomlKind],
+    /// The value in TOML's notation, if the text is one.
+    pub(super) check: fn(&str) -> Option<String>,
+}
+
+impl Setting {
+    /// The setting called `name` in a file.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|setting| setting.name == name)
+    }
+
+    /// Its flag, without the dashes: `max-num-seqs`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Its variable: `MIXGATE_MAX_NUM_SEQS`.
+    pub fn variable(&self) -> String {
+        format!("{}{}", super::env::PREFIX, self.name.to_uppercase())
+    }
+
+    /// One line: what it is.
+    pub fn summary(&self) -> &'static str {
+        self.help.lines().next().unwrap_or_default().trim()
+    }
+
+    /// What else to know; may be empty.
+    pub fn details(&self) -> String {
+        self.help
+            .lines()
+            .skip(1)
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// The value of a setting that nobody gave.
+#[derive(Debug, Clone, Copy)]
+pub enum DefaultValue {
+    /// This text.
+    Is(&'static str),
+    /// No value; the words say what happens then.
+    Unset(&'static str),
+    /// Found in the environment: the function gives the text and which variable it came from.
+    Found(&'static str, fn(&Env) -> (String, &'static str)),
+}
+
+impl DefaultValue {
+    /// The default in words, for help.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Is(words) | Self::Unset(words) | Self::Found(words, _) => words,
+        }
+    }
+}
+
+/// Headings of the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// What is served.
+    Model,
+    /// What a step may use.
+    Engine,
+    /// Where to listen and how long to wait.
+    Server,
+    /// Who is let in.
+    Auth,
+    /// What is told meanwhile.
+    Logging,
+}
+
+impl Group {
+    /// The heading.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Model => "Model",
+            Self::Engine => "Engine",
+            Self::Server => "Server",
+            Self::Auth => "Auth",
+            Self::Logging => "Logging",
+        }
+    }
+}
+
+/// Makes the typed struct and the table from one list, so that neither can lack an entry.
+macro_rules! settings {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:ident : $type:ty {
+            group: $group:ident, value: $value:literal, default: $default:expr, short: $short:literal
+        }
+    )+) => {
+        /// Every setting with its type. [`super::Config::load`] hands them out.
+        pub(super) struct Settings {
+            $(pub(super) $name: $type,)+
+        }
+
+        impl Settings {
+            pub(super) fn from_layers(layers: &Layers) -> Self {
+                Self { $($name: layers.typed::<$type>(stringify!($name)),)+ }
+            }
+        }
+
+        /// Every setting, in the order of the help.
+        pub const TABLE: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            help: concat!($($help, "\n",)+),
+            value_name: $value,
+            default: $default,
+            group: Group::$group,
+            in_short_help: $short,
+            is_switch: <$type as Value>::IS_SWITCH,
+            is_path: <$type as Value>::IS_PATH,
+            wanted: <$type as Value>::WANTED,
+            kinds: <$type as Value>::KINDS,
+            check: |text| <$type as Value>::parse(text).map(|value| value.toml()),
+        },)+];
+    };
+}
+
+settings! {
+    /// Name or checkpoint folder
+    /// The only name is "seedling", the model inside the binary. A folder is laid out as on Hugging Face.
+    model: ModelSource { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
+
+    /// Name that clients ask for
+    served_model_name: Option<String> {
+        group: Model, value: "NAME", default: DefaultValue::Unset("the folder's name"), short: false
+    }
+
+    /// Jinja file that replaces the model's chat template
+    chat_template: Option<PathBuf> {
+        group: Model, value: "FILE", default: DefaultValue::Unset("the model's own"), short: false
+    }
+
+    /// Longest prompt and completion, in tokens
+    max_model_len: Option<NonZeroUsize> {
+        group: Model, value: "TOKENS", default: DefaultValue::Unset("the model's context, or what the cache holds"),
+        short: true
+    }
+
+    /// Size of the KV cache in tokens
+    /// Give this or --kv-cache-bytes. Without either, the cache holds sixteen full contexts if they fit 128 MiB,
+    /// and one in any case.
+    kv_cache_tokens: Option<NonZeroUsize> {
+        group: Model, value: "TOKENS", default: DefaultValue::Unset("fits the model"), short: true
+    }
+
+    /// Size of the KV cache in bytes, such as 512MiB
+    kv_cache_bytes: Option<ByteSize> {
+        group: Model, value: "SIZE", default: DefaultValue::Unset("fits the model"), short: false
+    }
+
+    /// Tokens of one KV block
+    block_size: NonZeroUsize { group: Model, value: "TOKENS", default: DefaultValue::Is("16"), short: false }
+
+    /// Most tokens computed in one step
+    /// A larger budget finishes long prompts sooner; a smaller one keeps running streams smoother meanwhile.
+    max_num_batched_tokens: NonZeroUsize {
+        group: Engine, value: "TOKENS", default: DefaultValue::Is("512"), short: false
+    }
+
+    /// Most sequences at the same time
+    max_num_seqs: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("64"), short: true }
+
+    /// Most sequences that wait; beyond it requests are refused with 503
+    max_waiting: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("256"), short: false }
+
+    /// Address to listen on
+    /// An address that others can reach needs [[auth.issuers]] in the file, or --allow-public-builtin-issuer.
+    host: IpAddr { group: Server, value: "ADDR", default: DefaultValue::Is("127.0.0.1"), short: true }
+
+    /// Port; 0 picks a free one
+    port: u16 { group: Server, value: "PORT", default: DefaultValue::Is("8000"), short: true }
+
+    /// Longest request body; a longer one is a 413
+    max_body_bytes: ByteSize { group: Server, value: "SIZE", default: DefaultValue::Is("4MiB"), short: false }
+
+    /// Longest time for a request's body to arrive
+    body_timeout: Period { group: Server, value: "TIME", default: DefaultValue::Is("30s"), short: false }
+
+    /// Longest time for a request's headers to arrive
+    header_timeout: Period { group: Server, value: "TIME", default: DefaultValue::Is("10s"), short: false }
+
+    /// How long running streams may finish after SIGTERM
+    shutdown_timeout: Duration { group: Server, value: "TIME", default: DefaultValue::Is("30s"), short: false }
+
+    /// Silence on a stream after which a comment keeps it open
+    ping_interval: Period { group: Server, value: "TIME", default: DefaultValue::Is("15s"), short: false }
+
+    /// Most connections open at the same time
+    max_connections: NonZeroUsize { group: Server, value: "N", default: DefaultValue::Is("1024"), short: false }
+
+    /// Folder of the built-in issuer's key
+    state_dir: PathBuf {
+        group: Auth, value: "DIR", default: DefaultValue::Found("~/.local/state/mixgate", state_dir), short: true
+    }
+
+    /// Let the built-in issuer serve a public address
+    allow_public_builtin_issuer: bool {
+        group: Auth, value: "true|false", default: DefaultValue::Is("false"), short: false
+    }
+
+    /// Shape of log lines: auto is pretty on a terminal, json otherwise
+    log_format: LogFormat { group: Logging, value: "auto|pretty|json", default: DefaultValue::Is("auto"), short: false }
+
+    /// error, warn, info, debug, trace, off, or target=level pairs
+    log_level: LogFilter { group: Logging, value: "LEVEL", default: DefaultValue::Is("info"), short: false }
+}
+
+/// systemd's `StateDirectory=`, else the user's state folder.
+fn state_dir(env: &Env) -> (String, &'static str) {
+    if let Some(first) = env
+        .var("STATE_DIRECTORY")
+        .and_then(|all| all.split(':').next())
+    {
+        (first.to_owned(), "STATE_DIRECTORY")
+    } else if let Some(base) = env.var("XDG_STATE_HOME") {
+        (format!("{base}/mixgate"), "XDG_STATE_HOME")
+    } else if let Some(home) = env.var("HOME") {
+        (format!("{home}/.local/state/mixgate"), "HOME")
+    } else {
+        ("/var/lib/mixgate".to_owned(), "no HOME")
+    }
+}

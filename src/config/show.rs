@@ -1,0 +1,118 @@
+//! The configuration as TOML that could be a file again.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::settings::{DefaultValue, Setting, TABLE};
+
+impl Config {
+    /// Every setting's value as a TOML file; with `origins`, each with the place that it comes from.
+    ///
+    /// Keys and secrets never appear: those written into the file itself are replaced by a remark.
+    pub fn show(&self, origins: bool) -> String {
+        let mut out = String::new();
+        let mut group = None;
+        for setting in TABLE {
+            if group != Some(setting.group) {
+                let gap = if group.is_some() { "\n" } else { "" };
+                let _ = writeln!(out, "{gap}# {}", setting.group.heading());
+                group = Some(setting.group);
+            }
+            let _ = writeln!(out, "{}", self.line(setting, origins));
+        }
+        if let Some(mut auth) = self.layers.auth_as_written() {
+            hide_secrets(&mut auth);
+            let whole = toml::Table::from_iter([("auth".to_owned(), toml::Value::Table(auth))]);
+            let origin = match &self.file {
+                Some(file) if origins => format!("# {}\n", file.display()),
+                _ => String::new(),
+            };
+            let _ = write!(out, "\n{origin}{whole}");
+        }
+        out
+    }
+
+    fn line(&self, setting: &'static Setting, origins: bool) -> String {
+        let resolved = self.layers.value(setting.name);
+        let Some(value) = resolved.text.as_deref().and_then(setting.check) else {
+            return format!("# {} is not set: {}", setting.name, setting.default.words());
+        };
+        let line = format!("{} = {value}", setting.name);
+        if origins {
+            format!("{line:<COLUMN$}  # {}", resolved.origin)
+        } else {
+            line
+        }
+    }
+}
+
+/// A file with every setting at its default, each explained and commented out.
+pub fn template() -> String {
+    let mut out = String::from(
+        "# Mixgate's settings. Remove the # before a line to change it; `mixgate config check` checks the file.\n\
+         # A flag or a variable (--port, MIXGATE_PORT) wins over this file. Relative paths start at this folder.\n",
+    );
+    let mut group = None;
+    for setting in TABLE {
+        if group != Some(setting.group) {
+            let _ = writeln!(out, "\n# {}", setting.group.heading());
+            group = Some(setting.group);
+        }
+        let (value, remark) = match setting.default {
+            DefaultValue::Is(text) => ((setting.check)(text).unwrap_or_default(), String::new()),
+            DefaultValue::Unset(words) | DefaultValue::Found(words, _) => {
+                ("…".to_owned(), format!(" (default: {words})"))
+            }
+        };
+        let _ = writeln!(
+            out,
+            "# {} = {value:<14}  # {}{remark}",
+            setting.name,
+            setting.summary()
+        );
+    }
+    out + ISSUER_TEMPLATE
+}
+
+const ISSUER_TEMPLATE: &str = r#"
+# Whose tokens to believe. Without an issuer, `mixgate token mint` makes them, for this machine alone.
+# [[auth.issuers]]
+# issuer = "https://login.example.com/"
+# audiences = ["https://api.example.com"]
+# [[auth.issuers.keys]]
+# pem_file = "login.example.com.pem"
+"#;
+
+/// Replaces what could be a key: any string that is not known to be harmless by its name.
+fn hide_secrets(table: &mut toml::Table) {
+    for (name, value) in table.iter_mut() {
+        if !is_harmless(name) {
+            hide(value);
+        }
+    }
+}
+
+fn hide(value: &mut toml::Value) {
+    match value {
+        toml::Value::Table(table) => hide_secrets(table),
+        toml::Value::Array(items) => items.iter_mut().for_each(hide),
+        toml::Value::String(text) => *text = "[not shown]".to_owned(),
+        _ => {}
+    }
+}
+
+fn is_harmless(name: &str) -> bool {
+    HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+const HARMLESS: [&str; 6] = [
+    "issuer",
+    "audiences",
+    "algorithms",
+    "kid",
+    "token_types",
+    "required_claims",
+];
+const HARMLESS_ENDS: [&str; 5] = ["_file", "_url", "_claim", "_claims", "_scopes"];
+
+const COLUMN: usize = 40;

@@ -1,0 +1,134 @@
+//! What remains of a request when it is over: one log line and its latencies. Written on drop, so that a client that
+//! vanishes leaves one too. Never text, never a token.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::auth::Identity;
+use crate::engine::{Event, Usage};
+use crate::server::ApiError;
+use crate::server::app::Shared;
+use crate::server::in_flight::InFlightGuard;
+use crate::server::request_id::Arrival;
+
+use super::Finish;
+
+/// The record of one generation, from the engine's yes to the last byte.
+pub(in crate::server) struct Record {
+    shared: Option<Arc<Shared>>,
+    request_id: Arc<str>,
+    subject: String,
+    arrived: Instant,
+    time_to_first_token: Option<Duration>,
+    /// When each sequence had its latest token.
+    latest: Vec<Option<Instant>>,
+    usage: Usage,
+    status: u16,
+    finish: &'static str,
+    _in_flight: Option<InFlightGuard>,
+}
+
+impl Record {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        arrival: &Arrival,
+        caller: &Identity,
+        prompt: usize,
+        n: u32,
+    ) -> Self {
+        arrival.take_log_line();
+        Self {
+            shared: Some(shared.clone()),
+            request_id: arrival.id.clone(),
+            subject: caller.subject().to_owned(),
+            arrived: arrival.at,
+            time_to_first_token: None,
+            latest: vec![None; n as usize],
+            usage: Usage {
+                prompt_tokens: prompt,
+                ..Usage::default()
+            },
+            // What stands here if nobody reports an end: the client has gone.
+            status: CLIENT_GONE,
+            finish: "client_gone",
+            _in_flight: Some(shared.in_flight.enter()),
+        }
+    }
+
+    /// A record that nobody reads.
+    #[cfg(test)]
+    pub(in crate::server) fn for_tests(n: usize) -> Self {
+        Self {
+            shared: None,
+            request_id: "test".into(),
+            subject: String::new(),
+            arrived: Instant::now(),
+            time_to_first_token: None,
+            latest: vec![None; n],
+            usage: Usage::default(),
+            status: CLIENT_GONE,
+            finish: "",
+            _in_flight: None,
+        }
+    }
+
+    /// Notes the time of a token.
+    pub(in crate::server) fn event(&mut self, event: Option<&Event>) {
+        let Some(Event::Token { index, .. }) = event else {
+            return;
+        };
+        let Some(latest) = self.latest.get_mut(*index as usize) else {
+            return;
+        };
+        let (now, previous) = (Instant::now(), *latest);
+        *latest = Some(now);
+        self.usage.completion_tokens += 1;
+        let Some(shared) = &self.shared else { return };
+        if self.time_to_first_token.is_none() {
+            let after = now - self.arrived;
+            self.time_to_first_token = Some(after);
+            shared.metrics.first_token(after);
+        }
+        if let Some(previous) = previous {
+            shared.metrics.next_token(now - previous);
+        }
+    }
+
+    /// The answer is complete.
+    pub(in crate::server) fn done(&mut self, usage: Usage, finish: Option<Finish>) {
+        self.usage = usage;
+        self.status = 200;
+        self.finish = finish.map_or("none", Finish::word);
+        if let Some(shared) = &self.shared {
+            shared.metrics.finished(self.arrived.elapsed());
+        }
+    }
+
+    /// The answer is an error.
+    pub(in crate::server) fn failed(&mut self, error: &ApiError) {
+        self.status = error.status().as_u16();
+        self.finish = error.code();
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        tracing::info!(
+            request_id = &*self.request_id,
+            // Quoted, so that no subject can forge a second line.
+            subject = ?self.subject,
+            model = shared.app.model.id,
+            status = self.status,
+            prompt_tokens = self.usage.prompt_tokens,
+            completion_tokens = self.usage.completion_tokens,
+            ttft_ms = self.time_to_first_token.map(|after| after.as_millis() as u64),
+            total_ms = self.arrived.elapsed().as_millis() as u64,
+            finish = self.finish,
+            "request finished"
+        );
+    }
+}
+
+/// nginx's word for a request whose client did not wait; never sent.
+const CLIENT_GONE: u16 = 499;

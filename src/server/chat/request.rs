@@ -1,0 +1,179 @@
+//! From a valid chat request and its prompt to what the engine runs: defaults, and what the context leaves.
+
+use super::wire::{ChatRequest, WireSampling};
+use crate::engine::{Request, SamplingParams, StopConditions, TokenId};
+use crate::server::{ApiError, ModelCard, SamplingDefaults};
+
+/// The engine's request. `max_tokens` is cut to what the context leaves beside the prompt; the answer's
+/// `finish_reason` says `length` where that mattered.
+///
+/// # Errors
+/// `context_length_exceeded` if the prompt leaves no room for a single token.
+pub(super) fn engine_request(
+    chat: ChatRequest,
+    prompt: Vec<TokenId>,
+    model: &ModelCard,
+) -> Result<Request, ApiError> {
+    let room = model.max_model_len.saturating_sub(prompt.len());
+    if room == 0 {
+        return Err(ApiError::context_length(
+            model.max_model_len,
+            prompt.len(),
+            chat.max_tokens.unwrap_or(1),
+        ));
+    }
+    let max_tokens = chat.max_tokens.unwrap_or(room).min(room);
+    Ok(Request {
+        prompt: prompt.into(),
+        n: chat.n,
+        sampling: sampling(chat.sampling, model.sampling),
+        until: StopConditions {
+            max_tokens,
+            min_tokens: chat.min_tokens.min(max_tokens),
+            stop_token_ids: chat.stop_token_ids,
+            ignore_eos: chat.ignore_eos,
+        },
+    })
+}
+
+fn sampling(asked: WireSampling, model: SamplingDefaults) -> SamplingParams {
+    let temperature = asked.temperature.or(model.temperature).unwrap_or(1.0);
+    SamplingParams {
+        // Dividing logits by less than this overflows; the likeliest token wins either way.
+        temperature: if temperature < GREEDY_BELOW {
+            0.0
+        } else {
+            temperature
+        },
+        // 0 asks for the smallest set there is, which is one token: any share above 0 reaches that.
+        top_p: asked
+            .top_p
+            .or(model.top_p)
+            .unwrap_or(1.0)
+            .max(f32::MIN_POSITIVE),
+        top_k: asked.top_k.unwrap_or(model.top_k),
+        min_p: asked.min_p.or(model.min_p).unwrap_or(0.0),
+        repetition_penalty: asked
+            .repetition_penalty
+            .or(model.repetition_penalty)
+            .unwrap_or(1.0),
+        frequency_penalty: asked.frequency_penalty,
+        presence_penalty: asked.presence_penalty,
+        logit_bias: asked.logit_bias,
+        seed: asked.seed,
+    }
+}
+
+const GREEDY_BELOW: f32 = 1e-5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card() -> ModelCard {
+        ModelCard {
+            id: "m".to_owned(),
+            created: 0,
+            owned_by: "o".to_owned(),
+            max_model_len: 10,
+            vocab_size: 100,
+            sampling: SamplingDefaults {
+                temperature: Some(0.7),
+                top_k: Some(50),
+                ..SamplingDefaults::default()
+            },
+        }
+    }
+
+    fn built(chat: ChatRequest, prompt_tokens: usize) -> Result<Request, ApiError> {
+        engine_request(chat, vec![1; prompt_tokens], &card())
+    }
+
+    #[test]
+    fn without_max_tokens_the_rest_of_the_context_is_used() {
+        assert_eq!(
+            built(ChatRequest::default(), 4).unwrap().until.max_tokens,
+            6
+        );
+    }
+
+    #[test]
+    fn max_tokens_is_cut_to_what_the_context_leaves() {
+        let chat = |max_tokens| ChatRequest {
+            max_tokens: Some(max_tokens),
+            min_tokens: 8,
+            ..ChatRequest::default()
+        };
+        assert_eq!(built(chat(3), 4).unwrap().until.max_tokens, 3);
+        let until = built(chat(9), 4).unwrap().until;
+        assert_eq!((until.max_tokens, until.min_tokens), (6, 6));
+    }
+
+    #[test]
+    fn a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for() {
+        assert!(built(ChatRequest::default(), 9).is_ok());
+        let error = built(
+            ChatRequest {
+                max_tokens: Some(5),
+                ..ChatRequest::default()
+            },
+            10,
+        )
+        .unwrap_err();
+        assert_eq!(
+            (error.status().as_u16(), error.code()),
+            (400, "context_length_exceeded")
+        );
+        assert!(
+            error.message().starts_with(
+                "This model's maximum context length is 10 tokens. However, you requested 15 tokens (10 in the messages"
+            ),
+            "{}",
+            error.message()
+        );
+    }
+
+    #[test]
+    fn the_models_sampling_defaults_give_way_to_the_callers() {
+        let default = built(ChatRequest::default(), 1).unwrap().sampling;
+        assert_eq!(
+            (default.temperature, default.top_k, default.top_p),
+            (0.7, Some(50), 1.0)
+        );
+        let asked = WireSampling {
+            temperature: Some(1.5),
+            top_k: Some(None),
+            ..WireSampling::default()
+        };
+        let asked = built(
+            ChatRequest {
+                sampling: asked,
+                ..ChatRequest::default()
+            },
+            1,
+        )
+        .unwrap()
+        .sampling;
+        assert_eq!((asked.temperature, asked.top_k), (1.5, None));
+    }
+
+    #[test]
+    fn the_extremes_of_the_wire_stay_in_the_engines_ranges() {
+        let asked = WireSampling {
+            temperature: Some(1e-9),
+            top_p: Some(0.0),
+            ..WireSampling::default()
+        };
+        let sampling = built(
+            ChatRequest {
+                sampling: asked,
+                ..ChatRequest::default()
+            },
+            1,
+        )
+        .unwrap()
+        .sampling;
+        assert_eq!(sampling.temperature, 0.0);
+        assert!(sampling.top_p > 0.0);
+    }
+}

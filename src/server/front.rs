@@ -1,0 +1,126 @@
+//! What every request passes before the router sees it: a name, the gate, and at the end a count and a log line.
+//!
+//! This wraps the finished router, not its routes, so that unknown paths and wrong methods ask for a token too.
+//! Nothing here touches the body.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tower::ServiceExt;
+
+use crate::auth::Identity;
+
+use super::app::Shared;
+use super::request_id::{Arrival, X_REQUEST_ID};
+use super::{Answered, ApiError, is_public};
+
+/// Answers one request, come what may.
+pub(super) async fn answer(
+    shared: &Shared,
+    router: Router,
+    mut request: Request<Body>,
+) -> Response {
+    let arrival = Arrival::new(request.headers());
+    let method = request.method().clone();
+    request.extensions_mut().insert(arrival.clone());
+
+    let (subject, mut response) = match identify(shared, &request) {
+        Err(error) => (None, error.into_response()),
+        Ok(identity) => {
+            if let Some(identity) = &identity {
+                request.extensions_mut().insert(identity.clone());
+            }
+            (identity, route(router, request).await)
+        }
+    };
+
+    if let Ok(id) = HeaderValue::from_str(&arrival.id) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    let handler = response
+        .extensions()
+        .get::<Answered>()
+        .map_or("none", |answered| answered.0);
+    shared
+        .metrics
+        .answered(handler, method_label(&method), response.status().as_u16());
+    if !arrival.log_line_taken() {
+        log(&arrival, handler, &method, subject.as_deref(), &response);
+    }
+    response
+}
+
+/// Who asks; `None` only for public rows.
+fn identify(shared: &Shared, request: &Request<Body>) -> Result<Option<Arc<Identity>>, ApiError> {
+    if is_public(request.method(), request.uri().path()) {
+        return Ok(None);
+    }
+    shared
+        .app
+        .gate
+        .authenticate(request.headers())
+        .map(Some)
+        .map_err(|denied| {
+            shared.metrics.denied(denied.code());
+            denied.into()
+        })
+}
+
+/// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.
+async fn route(router: Router, request: Request<Body>) -> Response {
+    match AssertUnwindSafe(router.oneshot(request))
+        .catch_unwind()
+        .await
+    {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_panic) => {
+            tracing::error!("a request handler panicked; the message is above");
+            ApiError::internal().into_response()
+        }
+    }
+}
+
+fn log(
+    arrival: &Arrival,
+    handler: &str,
+    method: &Method,
+    subject: Option<&Identity>,
+    response: &Response,
+) {
+    let (request_id, status) = (&*arrival.id, response.status().as_u16());
+    let (subject, method) = (subject.map(Identity::subject), method_label(method));
+    let total_ms = arrival.at.elapsed().as_millis() as u64;
+    // Probes come every few seconds and say nothing new.
+    if is_public(&Method::GET, handler) {
+        tracing::debug!(
+            request_id,
+            method,
+            handler,
+            status,
+            total_ms,
+            "probe answered"
+        );
+    } else {
+        tracing::info!(request_id, subject = ?subject, method, handler, status, total_ms, "request answered");
+    }
+}
+
+/// Callers invent methods; metric labels must stay few.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "HEAD" => "HEAD",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "OTHER",
+    }
+}

@@ -1,1 +1,75 @@
 //! Device operations, one file per op: its contract, its CPU implementation, later its CUDA launch.
+//!
+//! Each op is a plain function over candle tensors that writes into a tensor the caller owns and allocates no device
+//! memory. Knows no model, no requests and no files.
+//!
+//! # The order of additions
+//!
+//! Every output element is computed in an order that depends on its own row alone: never on how many rows share the
+//! step, how they are cut into tiles, tasks or threads, where cache blocks lie, or which instruction set runs.
+//! That makes a sequence's logits the same bits alone, batched, chunked and preempted. [`dot`] says how for products.
+
+mod access;
+mod dot;
+mod embedding;
+mod experts;
+mod lanes;
+mod linear;
+mod paged_attention;
+mod rms_norm;
+mod rope;
+mod route;
+mod silu_mul;
+mod store_kv;
+mod upload;
+
+pub use embedding::embedding;
+pub use experts::{Routing, Side, combine_experts, grouped_linear};
+pub use linear::linear;
+pub use paged_attention::{Pages, paged_attention};
+pub use rms_norm::{add_rms_norm, rms_norm};
+pub use rope::{RopeTable, rope};
+pub use route::{route, sort_by_expert};
+pub use silu_mul::silu_mul;
+pub use store_kv::store_kv;
+pub use upload::{lend, upload, zero};
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+/// Why an op did not run. Nothing was written, unless the device itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpError {
+    /// An argument's shape, type or layout does not fit the others.
+    #[error("{op}: `{argument}` is {given}, expected {expected}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// The argument at fault.
+        argument: &'static str,
+        /// What the other arguments ask for.
+        expected: String,
+        /// What was passed.
+        given: String,
+    },
+    /// An index points outside of what it indexes.
+    #[error("{op}: `{argument}` holds {given}, which is not below {limit}")]
+    Index {
+        /// The op.
+        op: &'static str,
+        /// The argument at fault.
+        argument: &'static str,
+        /// The index.
+        given: usize,
+        /// One more than the largest index allowed.
+        limit: usize,
+    },
+    /// Candle or the device failed.
+    #[error("{op}: {source}")]
+    Device {
+        /// The op.
+        op: &'static str,
+        /// What went wrong.
+        source: candle_core::Error,
+    },
+}

@@ -1,0 +1,161 @@
+//! What a step computes, and the checks that make it safe to compute.
+
+use super::{KvCache, MixtralConfig, ModelError};
+
+/// The arrays of one step. Sequences lie one after another in the flat arrays; nothing is padded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepBatch {
+    /// `[num_tokens]` token ids
+    pub input_ids: Vec<u32>,
+    /// `[num_tokens]` position of each token in its own sequence
+    pub positions: Vec<u32>,
+    /// `[num_tokens]` slot in the cache that receives the token's key and value: `block * block_size + offset`
+    pub slot_mapping: Vec<u32>,
+    /// `[num_seqs + 1]` where each sequence's tokens begin in the flat arrays
+    pub cu_seqlens_q: Vec<u32>,
+    /// `[num_seqs]` tokens of each sequence whose keys are in the cache once this step's are written
+    pub context_lens: Vec<u32>,
+    /// `[num_seqs * max_blocks]` block tables, row by row; entries past a sequence's last block are not read
+    pub block_tables: Vec<u32>,
+    /// Columns of `block_tables`
+    pub max_blocks: usize,
+    /// Flat indices of the tokens whose logits are wanted, ascending
+    pub logit_rows: Vec<u32>,
+}
+
+/// Rows that a step's buffers hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub tokens: usize,
+    pub logit_rows: usize,
+}
+
+impl StepBatch {
+    /// Refuses a batch whose arrays contradict each other, the model or the cache.
+    pub(super) fn check(
+        &self,
+        config: &MixtralConfig,
+        limits: Limits,
+        cache: &KvCache,
+    ) -> Result<(), ModelError> {
+        self.check_lengths(limits)?;
+        for (at, &id) in self.input_ids.iter().enumerate() {
+            if id as usize >= config.vocab_size {
+                return Err(wrong(format!(
+                    "input_ids[{at}] is {id}; the vocabulary has {} tokens",
+                    config.vocab_size
+                )));
+            }
+        }
+        let rows = |row: &u32| *row as usize;
+        if !self.logit_rows.windows(2).all(|pair| pair[0] < pair[1])
+            || self
+                .logit_rows
+                .last()
+                .map(rows)
+                .is_some_and(|row| row >= self.input_ids.len())
+        {
+            return Err(wrong(format!(
+                "logit_rows must ascend below {}",
+                self.input_ids.len()
+            )));
+        }
+        (0..self.context_lens.len())
+            .try_for_each(|sequence| self.check_sequence(sequence, config, cache))
+    }
+
+    fn check_lengths(&self, limits: Limits) -> Result<(), ModelError> {
+        let (tokens, sequences) = (self.input_ids.len(), self.context_lens.len());
+        if tokens == 0 || tokens > limits.tokens {
+            return Err(wrong(format!(
+                "{tokens} tokens; a step takes 1 to {}",
+                limits.tokens
+            )));
+        }
+        if self.logit_rows.len() > limits.logit_rows {
+            return Err(wrong(format!(
+                "{} logit_rows; a step takes at most {}",
+                self.logit_rows.len(),
+                limits.logit_rows
+            )));
+        }
+        for (name, given, expected) in [
+            ("positions", self.positions.len(), tokens),
+            ("slot_mapping", self.slot_mapping.len(), tokens),
+            ("cu_seqlens_q", self.cu_seqlens_q.len(), sequences + 1),
+            (
+                "block_tables",
+                self.block_tables.len(),
+                sequences.saturating_mul(self.max_blocks),
+            ),
+        ] {
+            if given != expected {
+                return Err(wrong(format!(
+                    "{name} has {given} entries, expected {expected}"
+                )));
+            }
+        }
+        let ascending = self.cu_seqlens_q.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending
+            || self.cu_seqlens_q[0] != 0
+            || self.cu_seqlens_q[sequences] as usize != tokens
+        {
+            return Err(wrong(format!(
+                "cu_seqlens_q must ascend from 0 to {tokens}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The tokens of a sequence are the last of its context, in order, each in the slot its block table says.
+    fn check_sequence(
+        &self,
+        sequence: usize,
+        config: &MixtralConfig,
+        cache: &KvCache,
+    ) -> Result<(), ModelError> {
+        let rows = self.cu_seqlens_q[sequence] as usize..self.cu_seqlens_q[sequence + 1] as usize;
+        let (context, block_size) = (self.context_lens[sequence] as usize, cache.block_size());
+        let blocks = context.div_ceil(block_size);
+        if context < rows.len()
+            || context > config.max_position_embeddings
+            || blocks > self.max_blocks
+        {
+            return Err(wrong(format!(
+                "context_lens[{sequence}] is {context}, with {} tokens in this step, {} blocks of {block_size} and a \
+                 model context of {}",
+                rows.len(),
+                self.max_blocks,
+                config.max_position_embeddings
+            )));
+        }
+        let table = &self.block_tables[sequence * self.max_blocks..][..blocks];
+        if let Some(block) = table
+            .iter()
+            .find(|&&block| block as usize >= cache.num_blocks())
+        {
+            return Err(wrong(format!(
+                "block_tables names block {block} for sequence {sequence}; the cache has {}",
+                cache.num_blocks()
+            )));
+        }
+        let first = context - rows.len();
+        for (position, row) in (first..context).zip(rows) {
+            let slot = table[position / block_size] as usize * block_size + position % block_size;
+            if self.positions[row] as usize != position || self.slot_mapping[row] as usize != slot {
+                return Err(wrong(format!(
+                    "token {row} is at position {} in slot {}, expected {position} and {slot}",
+                    self.positions[row], self.slot_mapping[row]
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(problem: String) -> ModelError {
+    ModelError::Batch(problem)
+}
+
+#[cfg(test)]
+mod tests;

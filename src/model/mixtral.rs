@@ -1,0 +1,210 @@
+//! Mixtral, from the embedding to the logits, in the order of its checkpoint.
+
+use std::ops::Deref;
+
+use candle_core::{Device, Tensor};
+
+use super::attention::Attention;
+use super::batch::Limits;
+use super::config::{GenerationDefaults, MixtralConfig};
+use super::moe::Moe;
+use super::weights::Checkpoint;
+use super::workspace::Workspace;
+use super::{KvCache, ModelError, ModelSource, StepBatch};
+use crate::ops::{self, RopeTable};
+
+/// A Mixtral on one device, with the buffers of a step.
+#[derive(Debug)]
+pub struct Mixtral {
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    lm_head: Tensor,
+    rope: RopeTable,
+    eps: f32,
+    config: MixtralConfig,
+    generation: GenerationDefaults,
+    workspace: Workspace,
+    device: Device,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: Tensor,
+    self_attn: Attention,
+    post_attention_layernorm: Tensor,
+    moe: Moe,
+}
+
+/// How large a step may be. Buffers are allocated for the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Most tokens in one step.
+    pub max_num_batched_tokens: usize,
+    /// Most rows of logits in one step: one per sequence that samples.
+    pub max_logit_rows: usize,
+}
+
+impl Mixtral {
+    /// Loads configuration and weights.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and the tensor or field that is missing, malformed or not supported.
+    pub fn load(source: &ModelSource, options: LoadOptions) -> Result<Self, ModelError> {
+        let device = Device::Cpu;
+        let config = MixtralConfig::parse(&source.require("config.json")?)?;
+        let generation =
+            GenerationDefaults::parse(source.read("generation_config.json")?.as_deref(), &config)?;
+        let checkpoint = Checkpoint::open(source, &device)?;
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+
+        let embed_tokens = checkpoint.tensor("model.embed_tokens.weight", &[vocab, hidden])?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| {
+                let norm = |name: &str| {
+                    checkpoint.widened(&format!("model.layers.{layer}.{name}.weight"), &[hidden])
+                };
+                Ok(Layer {
+                    input_layernorm: norm("input_layernorm")?,
+                    self_attn: Attention::load(&checkpoint, layer, &config)?,
+                    post_attention_layernorm: norm("post_attention_layernorm")?,
+                    moe: Moe::load(&checkpoint, layer, &config)?,
+                })
+            })
+            .collect::<Result<_, ModelError>>()?;
+        let norm = checkpoint.widened("model.norm.weight", &[hidden])?;
+        let lm_head = match config.tie_word_embeddings {
+            true => embed_tokens.clone(),
+            false => checkpoint.tensor("lm_head.weight", &[vocab, hidden])?,
+        };
+
+        let rope = RopeTable::new(
+            config.max_position_embeddings,
+            config.head_dim,
+            config.rope_theta,
+            &device,
+        )?;
+        let limits = Limits {
+            tokens: options.max_num_batched_tokens.max(1),
+            logit_rows: options
+                .max_logit_rows
+                .clamp(1, options.max_num_batched_tokens.max(1)),
+        };
+        let workspace = Workspace::new(&config, limits, &device)?;
+        let eps = config.rms_norm_eps as f32;
+        Ok(Self {
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            rope,
+            eps,
+            config,
+            generation,
+            workspace,
+            device,
+        })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &MixtralConfig {
+        &self.config
+    }
+
+    /// What the checkpoint proposes for generation, its end-of-sequence tokens among it.
+    pub fn generation(&self) -> &GenerationDefaults {
+        &self.generation
+    }
+
+    /// A cache for this model, on its device.
+    ///
+    /// # Errors
+    /// [`ModelError::Cache`] if a size is zero or far too large.
+    pub fn new_cache(&self, num_blocks: usize, block_size: usize) -> Result<KvCache, ModelError> {
+        KvCache::new(&self.config, num_blocks, block_size, &self.device)
+    }
+
+    /// Computes one step: writes every token's key and value into `cache` and returns the logits of
+    /// `batch.logit_rows`.
+    ///
+    /// # Errors
+    /// [`ModelError::Batch`] if the arrays contradict each other, the model or the cache; then nothing was computed.
+    pub fn forward(
+        &mut self,
+        batch: &StepBatch,
+        cache: &mut KvCache,
+    ) -> Result<Logits<'_>, ModelError> {
+        batch.check(&self.config, self.workspace.limits, cache)?;
+        let step = self.workspace.step(batch, &self.config)?;
+
+        // The residual stream starts at zero; the embedding is the first thing added to it.
+        ops::zero(&step.residual)?;
+        ops::embedding(&self.embed_tokens, &step.input_ids, &step.delta)?;
+        for (layer, cache) in self.layers.iter().zip(cache.layers()) {
+            ops::add_rms_norm(
+                &step.delta,
+                &step.residual,
+                &layer.input_layernorm,
+                self.eps,
+                &step.normed,
+            )?;
+            layer.self_attn.forward(&step, &self.rope, cache)?;
+            ops::add_rms_norm(
+                &step.delta,
+                &step.residual,
+                &layer.post_attention_layernorm,
+                self.eps,
+                &step.normed,
+            )?;
+            layer.moe.forward(&step)?;
+        }
+        ops::add_rms_norm(
+            &step.delta,
+            &step.residual,
+            &self.norm,
+            self.eps,
+            &step.normed,
+        )?;
+        ops::embedding(&step.normed, &step.logit_rows, &step.last)?;
+        ops::linear(&step.last, &self.lm_head, &step.logits)?;
+
+        let vocab = self.config.vocab_size;
+        let rows = batch.logit_rows.len();
+        // The buffer outlives the step's views of it.
+        Ok(Logits {
+            values: self.workspace.logits()?,
+            rows,
+            vocab,
+        })
+    }
+}
+
+/// Logits of the rows that a step was asked for: `[rows, vocab]`, row by row. Reads the model's own buffer.
+pub struct Logits<'a> {
+    values: Box<dyn Deref<Target = [f32]> + 'a>,
+    rows: usize,
+    vocab: usize,
+}
+
+impl Logits<'_> {
+    /// Logits of `batch.logit_rows[index]`.
+    ///
+    /// # Panics
+    /// If there are not that many rows.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self[index * self.vocab..(index + 1) * self.vocab]
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl Deref for Logits<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.rows * self.vocab]
+    }
+}

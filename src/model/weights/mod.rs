@@ -1,0 +1,267 @@
+//! Weights of a checkpoint: safetensors in one file or in shards, on disk or in the binary.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use super::files::seedling_file;
+use super::{ModelError, ModelSource};
+
+/// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory.
+pub struct Checkpoint {
+    shards: Vec<Shard>,
+    /// The shard of each tensor; without an index the only one has them all.
+    index: Option<HashMap<String, usize>>,
+    device: Device,
+}
+
+struct Shard {
+    file: String,
+    content: Content,
+}
+
+enum Content {
+    Mapped(MmapedSafetensors),
+    Embedded(SliceSafetensors<'static>),
+}
+
+impl Checkpoint {
+    /// Opens the weights of `source`; reads headers only.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file that is missing, cut off or malformed.
+    pub fn open(source: &ModelSource, device: &Device) -> Result<Self, ModelError> {
+        let (shards, index) = match source {
+            ModelSource::Seedling => (vec![Shard::embedded()?], None),
+            ModelSource::Folder(folder) => match source.read(INDEX)? {
+                Some(json) => open_indexed(folder, &json)?,
+                None if folder.join(SINGLE).exists() => (vec![Shard::map(folder, SINGLE)?], None),
+                None => {
+                    let problem = format!("neither it nor {INDEX} is in {}", source.place());
+                    return Err(ModelError::file(SINGLE, problem));
+                }
+            },
+        };
+        Ok(Self {
+            shards,
+            index,
+            device: device.clone(),
+        })
+    }
+
+    /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] if it is missing, of another shape or of another type.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.stacked(&[name.to_string()], shape, shape)
+    }
+
+    /// A small tensor, widened to f32.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    pub fn widened(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        Ok(self.tensor(name, shape)?.to_dtype(DType::F32)?)
+    }
+
+    /// Tensors of one shape, one after the other, as one tensor of shape `stack`. Each is copied once, to its place.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`]; also if they are not all of one type.
+    pub fn stacked(
+        &self,
+        names: &[String],
+        shape: &[usize],
+        stack: &[usize],
+    ) -> Result<Tensor, ModelError> {
+        let count: usize = shape.iter().product::<usize>() * names.len();
+        let mut elements: Option<Elements> = None;
+        for name in names {
+            let (shard, dtype, bytes) = self.find(name, shape)?;
+            let elements = match (&mut elements, dtype) {
+                (Some(elements), _) => elements,
+                (none, DType::BF16) => none.insert(Elements::Bf16(Vec::with_capacity(count))),
+                (none, _) => none.insert(Elements::F32(Vec::with_capacity(count))),
+            };
+            if !elements.append(dtype, bytes) {
+                let problem = format!(
+                    "is {dtype:?}, unlike `{}`: experts of a layer share one type",
+                    names[0]
+                );
+                return Err(ModelError::tensor(&shard.file, name, problem));
+            }
+        }
+        let tensor = match elements {
+            Some(Elements::F32(elements)) => Tensor::from_vec(elements, stack, &self.device),
+            Some(Elements::Bf16(elements)) => Tensor::from_vec(elements, stack, &self.device),
+            None => Tensor::zeros(stack, DType::F32, &self.device),
+        };
+        Ok(tensor?)
+    }
+
+    /// The stored bytes of a tensor, once its shape and type are known to be right.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Shard, DType, &[u8]), ModelError> {
+        let shard = match &self.index {
+            None => Some(0),
+            Some(index) => index.get(name).copied(),
+        };
+        let Some(shard) = shard.map(|shard| &self.shards[shard]) else {
+            return Err(ModelError::tensor(INDEX, name, "is not in the index"));
+        };
+        let view = match &shard.content {
+            Content::Mapped(file) => file.get(name),
+            Content::Embedded(file) => file.get(name),
+        };
+        let view = view.map_err(|_| ModelError::tensor(&shard.file, name, "is missing"))?;
+        let wrong = |problem: String| ModelError::tensor(&shard.file, name, problem);
+        if view.shape() != shape {
+            let problem = format!(
+                "is of shape {:?}; the configuration says {shape:?}",
+                view.shape()
+            );
+            return Err(wrong(problem));
+        }
+        match DType::try_from(view.dtype()) {
+            Ok(dtype @ (DType::F32 | DType::BF16 | DType::F16)) => Ok((shard, dtype, view.data())),
+            _ => Err(wrong(format!(
+                "is stored as {:?}; supported are f32, bf16 and f16",
+                view.dtype()
+            ))),
+        }
+    }
+}
+
+impl Shard {
+    #[allow(unsafe_code)] // the one mmap: weights are read once, from files far larger than what is copied out
+    fn map(folder: &Path, file: &str) -> Result<Self, ModelError> {
+        let path = folder.join(file);
+        if let Err(source) = std::fs::File::open(&path) {
+            return Err(ModelError::Read { path, source });
+        }
+        // SAFETY: whoever cuts the file short while it loads kills the process with SIGBUS, no worse: the bytes are
+        // only ever read as numbers, every bit pattern of which is valid. Checkpoints are not edited in place.
+        let content = unsafe { MmapedSafetensors::new(&path) };
+        let content = content.map_err(|error| not_safetensors(file, &error))?;
+        Ok(Self {
+            file: file.to_string(),
+            content: Content::Mapped(content),
+        })
+    }
+
+    fn embedded() -> Result<Self, ModelError> {
+        let bytes = seedling_file(SINGLE)?.ok_or(ModelError::NoSeedling)?;
+        let content =
+            SliceSafetensors::new(bytes).map_err(|error| not_safetensors(SINGLE, &error))?;
+        Ok(Self {
+            file: SINGLE.to_string(),
+            content: Content::Embedded(content),
+        })
+    }
+}
+
+fn not_safetensors(file: &str, error: &candle_core::Error) -> ModelError {
+    // Candle appends a backtrace where RUST_BACKTRACE asks for one.
+    let cause = error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_string();
+    ModelError::file(file, format!("is cut off or no safetensors file ({cause})"))
+}
+
+type Indexed = (Vec<Shard>, Option<HashMap<String, usize>>);
+
+fn open_indexed(folder: &Path, json: &[u8]) -> Result<Indexed, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let Index { weight_map } =
+        serde_json::from_slice(json).map_err(|error| ModelError::file(INDEX, error.to_string()))?;
+    let mut files: Vec<&String> = weight_map.values().collect();
+    files.sort_unstable();
+    files.dedup();
+    let mut shards = Vec::with_capacity(files.len());
+    for file in &files {
+        if Path::new(file.as_str())
+            .file_name()
+            .is_none_or(|name| name != file.as_str())
+        {
+            return Err(ModelError::file(
+                INDEX,
+                format!("names \"{file}\", which is not a file of the folder itself"),
+            ));
+        }
+        if !folder.join(file).exists() {
+            return Err(ModelError::file(
+                INDEX,
+                format!("names {file}, which is not in {}", folder.display()),
+            ));
+        }
+        shards.push(Shard::map(folder, file)?);
+    }
+    let shard_of = |file: &String| {
+        files
+            .binary_search(&file)
+            .expect("`files` holds every value. This is a bug.")
+    };
+    let index = weight_map
+        .iter()
+        .map(|(tensor, file)| (tensor.clone(), shard_of(file)))
+        .collect();
+    Ok((shards, Some(index)))
+}
+
+enum Elements {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl Elements {
+    /// Adds little-endian elements; false if their type does not belong here.
+    fn append(&mut self, dtype: DType, bytes: &[u8]) -> bool {
+        match (self, dtype) {
+            (Self::F32(elements), DType::F32) => {
+                elements.extend(
+                    bytes
+                        .as_chunks::<4>()
+                        .0
+                        .iter()
+                        .map(|bytes| f32::from_le_bytes(*bytes)),
+                );
+            }
+            (Self::F32(elements), DType::F16) => {
+                elements.extend(
+                    bytes
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|bytes| f16::from_le_bytes(*bytes).to_f32()),
+                );
+            }
+            (Self::Bf16(elements), DType::BF16) => {
+                elements.extend(
+                    bytes
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|bytes| bf16::from_le_bytes(*bytes)),
+                );
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+#[cfg(test)]
+mod tests;

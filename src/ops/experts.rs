@@ -1,0 +1,172 @@
+//! The experts' linear layers: rows grouped by expert, each expert's weights read once per step.
+
+use candle_core::{DType, Tensor};
+use half::bf16;
+
+use super::OpError;
+use super::access::{check_dims, check_dtype, check_index, dims, read, shape, write};
+use super::dot::{Product, Rows, TASK_OPERATIONS, Weight, multiply_each};
+use super::lanes::Isa;
+
+/// Which rows go to which expert, as [`super::sort_by_expert`] writes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Routing<'a> {
+    /// `[num_tokens * top_k]`, u32: pairs `token * top_k + rank`, expert by expert
+    pub order: &'a Tensor,
+    /// `[num_experts + 1]`, u32: expert `e` has `order[offsets[e]..offsets[e + 1]]`
+    pub offsets: &'a Tensor,
+    /// Experts per token
+    pub top_k: usize,
+}
+
+/// Which side of the experts a linear layer is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From tokens to rows sorted by expert.
+    In,
+    /// From rows sorted by expert to pairs.
+    Out,
+}
+
+/// Multiplies each row with the weights of its expert: `y = x · w[expert]ᵀ`.
+///
+/// - `x`: `[num_tokens, k]` on side `In`, `[num_tokens * top_k, k]` in sorted order on side `Out`; f32, contiguous
+/// - `w`: `[num_experts, n, k]`, f32 or bf16, contiguous
+/// - `y`: `[num_tokens * top_k, n]`, f32, contiguous, written: in sorted order on side `In`, by pair on side `Out`
+///
+/// # Errors
+/// [`OpError::Shape`] naming the argument; [`OpError::Index`] if the routing points outside of `x` or `y`.
+pub fn grouped_linear(
+    x: &Tensor,
+    w: &Tensor,
+    routing: Routing<'_>,
+    side: Side,
+    y: &Tensor,
+) -> Result<(), OpError> {
+    const OP: &str = "grouped_linear";
+    check_dtype(OP, "w", w, &[DType::F32, DType::BF16])?;
+    if w.dtype() == DType::F32 {
+        typed::<f32>(OP, x, w, routing, side, y)
+    } else {
+        typed::<bf16>(OP, x, w, routing, side, y)
+    }
+}
+
+fn typed<W: Weight + candle_core::WithDType>(
+    op: &'static str,
+    x: &Tensor,
+    w: &Tensor,
+    routing: Routing<'_>,
+    side: Side,
+    y: &Tensor,
+) -> Result<(), OpError> {
+    let [pairs] = dims(op, "routing.order", routing.order)?;
+    let [rows, k] = dims(op, "x", x)?;
+    let [num_experts, n, _] = dims(op, "w", w)?;
+    check_dims(op, "w", w, &[num_experts, n, k])?;
+    check_dims(op, "y", y, &[pairs, n])?;
+    check_dims(op, "routing.offsets", routing.offsets, &[num_experts + 1])?;
+    let expected = if side == Side::In {
+        pairs / routing.top_k.max(1)
+    } else {
+        pairs
+    };
+    if rows != expected {
+        return Err(shape(
+            op,
+            "x",
+            format!("{expected} rows"),
+            format!("{rows} rows"),
+        ));
+    }
+    let order = &*read::<u32>(op, "routing.order", routing.order)?;
+    let offsets = &*read::<u32>(op, "routing.offsets", routing.offsets)?;
+    check_routing(op, order, offsets)?;
+    let (x_elements, weights) = (&*read::<f32>(op, "x", x)?, &*read::<W>(op, "w", w)?);
+    let products: Vec<Product<'_, W>> = (0..num_experts)
+        .filter(|&expert| offsets[expert] < offsets[expert + 1])
+        .map(|expert| {
+            let sorted = offsets[expert] as usize..offsets[expert + 1] as usize;
+            let first = Rows::From(sorted.start);
+            let m = sorted.len();
+            let (x_rows, y_rows) = match side {
+                Side::In => (Rows::Listed(&order[sorted], routing.top_k), first),
+                Side::Out => (first, Rows::Listed(&order[sorted], 1)),
+            };
+            let w = &weights[expert * n * k..(expert + 1) * n * k];
+            Product {
+                x: x_elements,
+                x_stride: k,
+                x_rows,
+                m,
+                w,
+                w_stride: k,
+                n,
+                k,
+                y_rows,
+                y_stride: n,
+            }
+        })
+        .collect();
+    write(
+        op,
+        "y",
+        y,
+        &[x, w, routing.order, routing.offsets],
+        |y: &mut [f32]| {
+            multiply_each(Isa::best(), TASK_OPERATIONS, &products, y);
+        },
+    )
+}
+
+/// Refuses offsets that are not ascending up to the number of pairs, and pairs that do not exist.
+fn check_routing(op: &'static str, order: &[u32], offsets: &[u32]) -> Result<(), OpError> {
+    let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
+    if !ascending || offsets.first() != Some(&0) || offsets.last() != Some(&(order.len() as u32)) {
+        return Err(shape(
+            op,
+            "routing.offsets",
+            format!("ascending from 0 to {}", order.len()),
+            offsets,
+        ));
+    }
+    for &pair in order {
+        check_index(op, "routing.order", pair as usize, order.len())?;
+    }
+    Ok(())
+}
+
+/// Adds up what a token's experts say: `out[t] = Σ over ranks r, ascending, of weights[t, r] · pairs[t, r]`.
+///
+/// The order by rank depends on the token alone. Transformers adds by expert index; the difference is one rounding.
+///
+/// - `pairs`: `[num_tokens * top_k, hidden]`, f32, contiguous
+/// - `weights`: `[num_tokens, top_k]`, f32
+/// - `out`: `[num_tokens, hidden]`, f32, contiguous, written
+///
+/// # Errors
+/// [`OpError::Shape`] naming the argument.
+pub fn combine_experts(pairs: &Tensor, weights: &Tensor, out: &Tensor) -> Result<(), OpError> {
+    const OP: &str = "combine_experts";
+    let [num_tokens, top_k] = dims(OP, "weights", weights)?;
+    let [_, hidden] = dims(OP, "pairs", pairs)?;
+    check_dims(OP, "pairs", pairs, &[num_tokens * top_k, hidden])?;
+    check_dims(OP, "out", out, &[num_tokens, hidden])?;
+    let (rows, scales) = (
+        &*read::<f32>(OP, "pairs", pairs)?,
+        &*read::<f32>(OP, "weights", weights)?,
+    );
+    write(OP, "out", out, &[pairs, weights], |out: &mut [f32]| {
+        for (token, out) in out.chunks_exact_mut(hidden).enumerate() {
+            out.fill(0.0);
+            for pair in token * top_k..(token + 1) * top_k {
+                for (out, value) in out.iter_mut().zip(&rows[pair * hidden..][..hidden]) {
+                    *out += scales[pair] * value;
+                }
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The gate's choice: which experts see a token, and with which weight.
+
+use candle_core::Tensor;
+
+use super::OpError;
+use super::access::{check_dims, check_index, dims, read, shape, write};
+use super::lanes::exp;
+
+/// Picks each token's most probable experts and scales their probabilities to sum to one.
+///
+/// Softmax over all experts, then top-k, then renormalisation, as transformers' Mixtral does. Of equally probable
+/// experts the lower index comes first. Ranks descend by probability.
+///
+/// - `logits`: `[num_tokens, num_experts]`, f32, contiguous
+/// - `experts`: `[num_tokens, top_k]`, u32, written
+/// - `weights`: `[num_tokens, top_k]`, f32, written
+///
+/// # Errors
+/// [`OpError::Shape`] naming the argument.
+pub fn route(logits: &Tensor, experts: &Tensor, weights: &Tensor) -> Result<(), OpError> {
+    const OP: &str = "route";
+    let [num_tokens, num_experts] = dims(OP, "logits", logits)?;
+    let [_, top_k] = dims(OP, "experts", experts)?;
+    check_dims(OP, "experts", experts, &[num_tokens, top_k])?;
+    check_dims(OP, "weights", weights, &[num_tokens, top_k])?;
+    if top_k == 0 || top_k > num_experts {
+        return Err(shape(
+            OP,
+            "experts",
+            format!("1 to {num_experts} wide"),
+            format!("{top_k} wide"),
+        ));
+    }
+    let rows = &*read::<f32>(OP, "logits", logits)?;
+    write(
+        OP,
+        "experts",
+        experts,
+        &[logits, weights],
+        |experts: &mut [u32]| {
+            write(
+                OP,
+                "weights",
+                weights,
+                &[logits],
+                |weights: &mut [f32]| {
+                    let chosen = experts
+                        .chunks_exact_mut(top_k)
+                        .zip(weights.chunks_exact_mut(top_k));
+                    for (row, (experts, weights)) in rows.chunks_exact(num_experts).zip(chosen) {
+                        choose(row, experts, weights);
+                    }
+                },
+            )
+        },
+    )?
+}
+
+fn choose(logits: &[f32], experts: &mut [u32], weights: &mut [f32]) {
+    let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|x| exp(x - maximum)).sum();
+    for rank in 0..experts.len() {
+        let mut best = usize::MAX;
+        for expert in 0..logits.len() {
+            let taken = experts[..rank].contains(&(expert as u32));
+            if !taken && (best == usize::MAX || logits[expert] > logits[best]) {
+                best = expert;
+            }
+        }
+        experts[rank] = best as u32;
+        weights[rank] = exp(logits[best] - maximum) / total;
+    }
+    let kept: f32 = weights.iter().sum();
+    for weight in weights {
+        *weight /= kept;
+    }
+}
+
+/// Sorts the pairs (token, rank) by expert, keeping their order within an expert: a counting sort.
+///
+/// - `experts`: `[num_tokens, top_k]`, u32: pair `p = token * top_k + rank` goes to expert `experts[p]`
+/// - `order`: `[num_tokens * top_k]`, u32, written: the pairs, expert by expert
+/// - `offsets`: `[num_experts + 1]`, u32, written: expert `e` has `order[offsets[e]..offsets[e + 1]]`
+///
+/// # Errors
+/// [`OpError::Shape`] naming the argument; [`OpError::Index`] for an expert that does not exist.
+pub fn sort_by_expert(experts: &Tensor, order: &Tensor, offsets: &Tensor) -> Result<(), OpError> {
+    const OP: &str = "sort_by_expert";
+    let [num_tokens, top_k] = dims(OP, "experts", experts)?;
+    let [ends] = dims(OP, "offsets", offsets)?;
+    check_dims(OP, "order", order, &[num_tokens * top_k])?;
+    let num_experts = ends.saturating_sub(1);
+    let pairs = &*read::<u32>(OP, "experts", experts)?;
+    for &expert in pairs {
+        check_index(OP, "experts", expert as usize, num_experts)?;
+    }
+    write(
+        OP,
+        "order",
+        order,
+        &[experts, offsets],
+        |order: &mut [u32]| {
+            write(
+                OP,
+                "offsets",
+                offsets,
+                &[experts],
+                |offsets: &mut [u32]| {
+                    offsets.fill(0);
+                    // While pairs are placed, offsets[e + 1] is where expert e's next pair goes; then it is where e ends.
+                    for &expert in pairs {
+                        if let Some(count) = offsets.get_mut(expert as usize + 2) {
+                            *count += 1;
+                        }
+                    }
+                    for expert in 2..offsets.len() {
+                        offsets[expert] += offsets[expert - 1];
+                    }
+                    for (pair, &expert) in pairs.iter().enumerate() {
+                        let next = &mut offsets[expert as usize + 1];
+                        order[*next as usize] = pair as u32;
+                        *next += 1;
+                    }
+                },
+            )
+        },
+    )?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
+
+    fn routed(logits: &[f32], num_experts: usize, top_k: usize) -> (Vec<u32>, Vec<f32>) {
+        let num_tokens = logits.len() / num_experts;
+        let experts = poisoned_indices(num_tokens * top_k)
+            .reshape((num_tokens, top_k))
+            .unwrap();
+        let weights = poisoned(&[num_tokens, top_k]);
+        route(
+            &tensor(logits, &[num_tokens, num_experts]),
+            &experts,
+            &weights,
+        )
+        .unwrap();
+        (
+            experts.flatten_all().unwrap().to_vec1().unwrap(),
+            values(&weights),
+        )
+    }
+
+    #[test]
+    fn weights_agree_with_a_slow_twin() {
+        let (num_experts, top_k) = (5, 3);
+        let logits: Vec<f32> = floats(11, 40 * num_experts)
+            .iter()
+            .map(|x| x * 8.0)
+            .collect();
+        let (experts, weights) = routed(&logits, num_experts, top_k);
+        for (token, row) in logits.chunks(num_experts).enumerate() {
+            let mut ranked: Vec<usize> = (0..num_experts).collect();
+            ranked.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            let kept: f64 = ranked[..top_k].iter().map(|&e| (row[e] as f64).exp()).sum();
+            for rank in 0..top_k {
+                assert_eq!(experts[token * top_k + rank] as usize, ranked[rank]);
+                let exact = (row[ranked[rank]] as f64).exp() / kept;
+                assert!(
+                    (weights[token * top_k + rank] as f64 - exact).abs()
+                        < 8.0 * f32::EPSILON as f64
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_expert() {
+        assert_eq!(
+            routed(&[1.0, 2.0, 2.0, 2.0], 4, 2),
+            (vec![1, 2], vec![0.5, 0.5])
+        );
+        assert_eq!(routed(&[0.0; 4], 4, 4).0, vec![0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn logits_far_apart_do_not_overflow() {
+        assert_eq!(
+            routed(&[-1e30, 1e30, 0.0], 3, 2),
+            (vec![1, 2], vec![1.0, 0.0])
+        );
+    }
+
+    fn sorted(experts: &[u32], num_experts: usize) -> (Vec<u32>, Vec<u32>) {
+        let (order, offsets) = (
+            poisoned_indices(experts.len()),
+            poisoned_indices(num_experts + 1),
+        );
+        let pairs = indices(experts).reshape((experts.len(), 1)).unwrap();
+        sort_by_expert(&pairs, &order, &offsets).unwrap();
+        (order.to_vec1().unwrap(), offsets.to_vec1().unwrap())
+    }
+
+    #[test]
+    fn pairs_are_grouped_by_expert_in_their_order_and_empty_experts_have_no_rows() {
+        assert_eq!(
+            sorted(&[3, 1, 3, 1, 0], 5),
+            (vec![4, 1, 3, 0, 2], vec![0, 1, 3, 3, 5, 5])
+        );
+        assert_eq!(sorted(&[2, 2, 2], 3), (vec![0, 1, 2], vec![0, 0, 0, 3]));
+        assert_eq!(sorted(&[0, 0], 1), (vec![0, 1], vec![0, 2]));
+    }
+
+    #[test]
+    fn an_expert_that_does_not_exist_is_refused() {
+        let error = sort_by_expert(
+            &indices(&[0, 3]).reshape((1, 2)).unwrap(),
+            &poisoned_indices(2),
+            &poisoned_indices(4),
+        );
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "sort_by_expert: `experts` holds 3, which is not below 3"
+        );
+    }
+}

@@ -12,7 +12,8 @@ use super::denied::{Denied, Reason, quoted};
 use super::header::Header;
 use super::issuer::Issuer;
 use super::{
-    Access, AuthConfig, BuiltinIssuer, GateError, Identity, Permit, credential, strict_json,
+    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, Permit, credential,
+    strict_json,
 };
 use crate::clock::Clock;
 
@@ -129,9 +130,11 @@ impl Gate {
         )
     }
 
-    /// The issuers that it believes, for logs and `token verify`.
-    pub fn issuers(&self) -> impl Iterator<Item = &str> {
-        self.issuers.keys().map(|name| &**name)
+    /// The issuers that it believes, in the order of their names.
+    pub fn issuers(&self) -> Vec<IssuerSummary> {
+        let mut issuers: Vec<_> = self.issuers.values().map(Issuer::summary).collect();
+        issuers.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        issuers
     }
 
     /// The time by which it judges.

@@ -21,6 +21,19 @@ pub(super) struct Issuer {
     keys: Vec<Key>,
 }
 
+/// What may be told about a trusted issuer; nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerSummary {
+    /// Its `iss`.
+    pub issuer: String,
+    /// The audiences that its tokens may name.
+    pub audiences: Vec<String>,
+    /// JWS algorithm names.
+    pub algorithms: Vec<String>,
+    /// How many keys may vouch for it.
+    pub keys: usize,
+}
+
 #[derive(Debug)]
 struct Key {
     /// Absent only for an issuer's single key.
@@ -101,6 +114,16 @@ impl Issuer {
             rules,
             algorithms: vec![Algorithm::EdDSA],
             keys: vec![key],
+        }
+    }
+
+    /// What may be told about it.
+    pub fn summary(&self) -> IssuerSummary {
+        IssuerSummary {
+            issuer: self.rules.issuer.to_string(),
+            audiences: self.rules.audiences.iter().map(ToString::to_string).collect(),
+            algorithms: self.algorithms.iter().map(|name| format!("{name:?}")).collect(),
+            keys: self.keys.len(),
         }
     }
 

@@ -45,6 +45,7 @@ pub use denied::{Denied, Reason};
 pub use error::{FileError, GateError, IssuerProblem, KeyError};
 pub use gate::Gate;
 pub use identity::{Identity, IdentityKey};
+pub use issuer::IssuerSummary;
 pub use mint::{MintError, MintRequest};
 pub use permit::Permit;
 

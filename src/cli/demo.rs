@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use super::rooms::{Rooms, mint};
 use super::startup::QUESTION;
 use super::{Failure, http, serve};
-use crate::config::{Args, AuthTable, Config};
+use crate::auth::AuthConfig;
+use crate::config::{Args, Config};
 use crate::telemetry::{self, Secret};
 
 /// Shows the refusal, mints, asks and streams.
@@ -28,7 +29,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     // Its own server for its own eyes, whatever the file says.
     config.server.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     config.server.port = 0;
-    config.auth.table = AuthTable::default();
+    config.auth.gate = AuthConfig::default();
     telemetry::init(&config.log);
 
     let rooms = Rooms::open(&config)?;

@@ -1,18 +1,37 @@
 //! Where the parts of a server are put together: gate, model, engine, listener, in this order.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Failure;
 use super::startup::{Facts, mint_command};
-use crate::auth::Access;
+use super::token::{self, MintArgs};
+use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
+use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
+use crate::engine::{Capacity, Engine, Executor, ModelRunner, PagedMixtral};
+use crate::model::{KvCache, LoadOptions, Mixtral, ModelFiles};
+use crate::server::{App, ModelCard, SamplingDefaults, Server};
 use crate::telemetry::Secret;
+use crate::text::{TextFiles, TextModel};
 
 /// The rooms behind the door: a gate, a loaded model, a running engine.
-pub(super) struct Rooms {}
+pub(super) struct Rooms {
+    app: App,
+    model: ModelFacts,
+}
+
+/// What the start-up screen tells of the model, which the engine owns by then.
+struct ModelFacts {
+    parameters: u64,
+    dtype: &'static str,
+    device: String,
+    kv_cache_tokens: usize,
+    kv_cache_bytes: usize,
+}
 
 impl Rooms {
     /// Opens the gate, loads the model and starts the engine. Cheap checks come first.
@@ -21,7 +40,67 @@ impl Rooms {
     /// Whatever part could not start.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
         config.check_exposure()?;
-        Err(Failure::new("this build has no model to serve"))
+        let clock = Clock::system();
+        let gate = gate(config, clock.clone())?;
+        let text = text(config)?;
+
+        let model = Mixtral::load(
+            &config.model.source,
+            LoadOptions {
+                max_num_batched_tokens: config.engine.max_num_batched_tokens,
+                max_logit_rows: config.engine.max_num_seqs,
+            },
+        )
+        .map_err(|error| failure("cannot load the model", &error))?;
+        let shape = model.config();
+        if text.vocab_size() > shape.vocab_size {
+            return Err(Failure::new(format!(
+                "the tokenizer has {} tokens, the model {}: they do not belong together",
+                text.vocab_size(),
+                shape.vocab_size
+            )));
+        }
+        let bytes_per_token = KvCache::bytes_per_token(shape);
+        let block_size = config.model.block_size;
+        let context = shape.max_position_embeddings;
+        let wanted = config.model.max_model_len.map_or(context, |len| len.min(context));
+        let num_blocks = config.model.kv_cache.blocks(bytes_per_token, wanted, block_size);
+        let facts = ModelFacts {
+            parameters: shape.num_parameters(),
+            dtype: model.dtype(),
+            device: model.device(),
+            kv_cache_tokens: num_blocks * block_size,
+            kv_cache_bytes: num_blocks * block_size * bytes_per_token,
+        };
+        let generation = model.generation().clone();
+        let executor = ModelRunner::new(
+            PagedMixtral::new(model, num_blocks, block_size, config.model.max_model_len)
+                .map_err(|error| failure("cannot make room for the KV cache", &error))?,
+        );
+        let Capacity { vocab_size, .. } = executor.capacity();
+        let mut eos = generation.eos_token_ids;
+        if eos.is_empty() {
+            eos.push(text.eos());
+        }
+        let engine = Engine::start(executor, config.engine.clone(), eos);
+
+        let model = ModelCard {
+            id: config.model.served_model_name.clone(),
+            created: clock.unix_seconds(),
+            owned_by: "mixgate".to_owned(),
+            max_model_len: engine.max_model_len(),
+            vocab_size,
+            sampling: SamplingDefaults {
+                temperature: generation.temperature,
+                top_p: generation.top_p,
+                top_k: generation.top_k,
+                ..SamplingDefaults::default()
+            },
+        };
+        Ok(Self {
+            app: App { engine, gate, text: Arc::new(text), model, clock },
+            model: facts,
+        })
     }
 
     /// Binds the address.
@@ -29,21 +108,27 @@ impl Rooms {
     /// # Errors
     /// If the address cannot be had.
     pub(super) async fn listen(self, config: &Config) -> Result<Listening, Failure> {
-        Ok(Listening {
-            address: SocketAddr::new(config.server.host, config.server.port),
-        })
+        let issuers = self.app.gate.issuers();
+        let max_model_len = self.app.model.max_model_len;
+        let server = Server::bind(config.server.clone(), self.app)
+            .await
+            .map_err(|error| Failure::of(&error).hint(error.hint()))?;
+        Ok(Listening { server, model: self.model, issuers, max_model_len })
     }
 }
 
 /// A server that listens and does not answer yet.
 pub(super) struct Listening {
-    address: SocketAddr,
+    server: Server,
+    model: ModelFacts,
+    issuers: Vec<IssuerSummary>,
+    max_model_len: usize,
 }
 
 impl Listening {
     /// Where it listens; the port is the real one.
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// What the start-up screen tells.
@@ -51,37 +136,97 @@ impl Listening {
         Facts {
             version: env!("CARGO_PKG_VERSION"),
             model: config.model.served_model_name.clone(),
-            parameters: 0,
-            dtype: String::new(),
-            device: String::new(),
-            issuers: Vec::new(),
+            parameters: self.model.parameters,
+            dtype: self.model.dtype.to_owned(),
+            device: self.model.device.clone(),
+            issuers: self.issuers.clone(),
             mint: minting(config, args),
-            kv_cache_tokens: 0,
-            kv_cache_bytes: 0,
-            max_model_len: 0,
+            kv_cache_tokens: self.model.kv_cache_tokens,
+            kv_cache_bytes: self.model.kv_cache_bytes,
+            max_model_len: self.max_model_len,
             load,
-            address: self.address,
+            address: self.address(),
         }
     }
 
     /// Answers. Once `draining` completes, running streams may finish until `shutdown_timeout`, then it returns.
     pub(super) async fn serve(self, draining: oneshot::Receiver<()>) {
-        let _ = draining.await;
+        let asked = async {
+            // A sender that is gone means the same: nobody is left who could ask.
+            let _ = draining.await;
+        };
+        self.server.run(asked).await;
     }
 }
 
-/// A token of the built-in issuer.
+/// The gate that the configuration asks for. Makes the built-in issuer's key if there is none yet.
+///
+/// # Errors
+/// What is wrong with an issuer or a key.
+pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
+    let builtin = match config.has_issuers() {
+        true => None,
+        false => Some(builtin(config)?),
+    };
+    Gate::new(&config.auth.gate, builtin, clock).map_err(|error| {
+        let failure = Failure::of(&error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
+}
+
+/// The built-in issuer with its key in the state folder.
+///
+/// # Errors
+/// If the key cannot be read or made, or others could have it.
+pub(super) fn builtin(config: &Config) -> Result<BuiltinIssuer, Failure> {
+    BuiltinIssuer::load_or_create(&config.auth.state_dir).map_err(|error| {
+        let failure = Failure::of(&error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
+}
+
+/// A token of the built-in issuer for the chat routes.
 ///
 /// # Errors
 /// If its key cannot be read, or the token would be refused.
 pub(super) fn mint(config: &Config, subject: &str, ttl: &str) -> Result<Secret<String>, Failure> {
-    let _ = (config, subject, ttl);
-    Err(Failure::new("this build has no issuer"))
+    let args = MintArgs {
+        subject: subject.to_owned(),
+        ttl: ttl.to_owned(),
+        scopes: token::DEFAULT_SCOPES.to_owned(),
+        claims: Vec::new(),
+    };
+    let token = token::mint(&args, &builtin(config)?, &Clock::system());
+    token.map(Secret::new).map_err(|error| Failure::of(&error))
 }
 
-/// The rows of the route table.
-pub(super) fn routes() -> Vec<(&'static str, &'static str, Access)> {
-    Vec::new()
+/// The tokenizer and the way to lay out a chat.
+fn text(config: &Config) -> Result<TextModel, Failure> {
+    let files = ModelFiles::open(&config.model.source)
+        .map_err(|error| failure("cannot load the model", &error))?;
+    let operators = match &config.model.chat_template {
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read the chat template {}", path.display()))
+                .caused_by(&error)
+        })?),
+    };
+    let files = TextFiles {
+        tokenizer: &files.tokenizer,
+        tokenizer_config: files.tokenizer_config.as_deref(),
+        chat_template: operators.as_deref().or(files.chat_template.as_deref()),
+    };
+    TextModel::new(&files).map_err(|error| failure("cannot use the model's tokenizer", &error))
+}
+
+fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::new(message).caused_by(error)
 }
 
 /// The command that mints a token for this server, if it has the built-in issuer.

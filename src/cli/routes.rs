@@ -2,13 +2,15 @@
 
 use std::io::Write;
 
-use super::{Failure, rooms};
+use super::Failure;
 use crate::auth::Access;
+use crate::server::routes;
 
 /// Prints the route table.
 pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
-    for (method, path, access) in rooms::routes() {
-        writeln!(out, "{method:<6} {path:<24} {}", words(access))?;
+    for route in routes() {
+        let (method, path) = (route.method, route.path);
+        writeln!(out, "{method:<6} {path:<24} {}", words(route.access))?;
     }
     Ok(writeln!(
         out,

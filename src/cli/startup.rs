@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::auth::IssuerSummary;
 use crate::config::Env;
 
 /// What there is to say.
@@ -24,7 +25,7 @@ pub(super) struct Facts {
     /// Where it runs, such as `cpu, 2 threads, avx512`.
     pub device: String,
     /// The issuers whose tokens are believed; never empty.
-    pub issuers: Vec<IssuerFacts>,
+    pub issuers: Vec<IssuerSummary>,
     /// How a token can be minted here: `None` if only others can.
     pub mint: Option<String>,
     /// Size of the KV cache.
@@ -37,19 +38,6 @@ pub(super) struct Facts {
     pub load: Duration,
     /// Where it really listens.
     pub address: SocketAddr,
-}
-
-/// What there is to say about an issuer.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct IssuerFacts {
-    /// Its `iss`.
-    pub issuer: String,
-    /// The audiences that a token may name.
-    pub audiences: Vec<String>,
-    /// JWS names.
-    pub algorithms: Vec<String>,
-    /// How many keys may sign.
-    pub keys: usize,
 }
 
 impl Facts {
@@ -71,7 +59,7 @@ impl Facts {
         lines.extend(
             self.issuers[..shown]
                 .iter()
-                .map(|issuer| format!("  auth      {}", issuer.line())),
+                .map(|issuer| format!("  auth      {}", issuer_line(issuer))),
         );
         if shown < self.issuers.len() {
             lines.push(format!(
@@ -166,20 +154,18 @@ impl Facts {
     }
 }
 
-impl IssuerFacts {
-    fn line(&self) -> String {
-        let keys = if self.keys == 1 {
-            "1 key".to_owned()
-        } else {
-            format!("{} keys", self.keys)
-        };
-        format!(
-            "{}  aud={}  {}  {keys}",
-            self.issuer,
-            self.audiences.join(","),
-            self.algorithms.join(",")
-        )
-    }
+fn issuer_line(issuer: &IssuerSummary) -> String {
+    let keys = if issuer.keys == 1 {
+        "1 key".to_owned()
+    } else {
+        format!("{} keys", issuer.keys)
+    };
+    format!(
+        "{}  aud={}  {}  {keys}",
+        issuer.issuer,
+        issuer.audiences.join(","),
+        issuer.algorithms.join(",")
+    )
 }
 
 /// The command that mints a token in another terminal: `mixgate token mint`, with what it takes to reach this very

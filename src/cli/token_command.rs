@@ -1,8 +1,10 @@
 //! What can be typed after `mixgate token`, and what is printed.
 
-use std::io::Write;
+use std::io::{self, BufRead, Read, Write};
 
-use super::Failure;
+use super::token::{self, MintArgs, TokenError};
+use super::{Failure, rooms};
+use crate::clock::Clock;
 use crate::config::{Args, Config};
 
 /// What to do with tokens.
@@ -44,9 +46,59 @@ pub(super) struct Verify {
 /// Runs `mixgate token …`.
 pub(super) fn run(command: &TokenCommand, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(args)?;
-    let _ = (command, config, out);
-    Err(Failure::new("this build has no issuer"))
+    let clock = Clock::system();
+    let said = match command {
+        TokenCommand::Mint(typed) => mint(typed, &config, &clock)?,
+        TokenCommand::Verify(typed) => {
+            let token = match &typed.token {
+                Some(token) => token.clone(),
+                None => from_stdin()?,
+            };
+            let gate = rooms::gate(&config, clock)?;
+            token::verify(&token, &gate).map_err(refused)?
+        }
+    };
+    Ok(writeln!(out, "{said}")?)
 }
+
+fn mint(typed: &Mint, config: &Config, clock: &Clock) -> Result<String, Failure> {
+    if config.has_issuers() {
+        return Err(
+            Failure::new("the server believes configured issuers, so its own tokens are worthless")
+                .hint("ask your identity provider for a token"),
+        );
+    }
+    let args = MintArgs {
+        subject: typed.sub.clone(),
+        ttl: typed.ttl.clone(),
+        scopes: typed.scope.clone(),
+        claims: typed.claims.clone(),
+    };
+    token::mint(&args, &rooms::builtin(config)?, clock).map_err(refused)
+}
+
+fn refused(error: TokenError) -> Failure {
+    let failure = Failure::of(&error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The first line that is typed or piped.
+fn from_stdin() -> Result<String, Failure> {
+    let mut line = String::new();
+    // A token is at most 16 KiB; whoever pipes a disk here by mistake hears so at once.
+    io::stdin()
+        .lock()
+        .take(MOST_READ)
+        .read_line(&mut line)
+        .map_err(|error| Failure::new("cannot read a token from stdin").caused_by(&error))?;
+    Ok(line)
+}
+
+/// The longest token that the gate looks at, and what people paste around it.
+const MOST_READ: u64 = 17 << 10;
 
 const MINT_EXAMPLES: &str = "\
 Examples:

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::AuthTable;
 use super::env::{Env, PREFIX};
 use super::error::{ConfigError, closest};
 use super::file::File;
 use super::settings::{DefaultValue, Setting, TABLE};
 use super::value::{TomlKind, Value};
+use crate::auth::AuthConfig;
 
 /// What was typed, and what stands around it.
 #[derive(Debug, Clone, Default)]
@@ -179,10 +179,10 @@ impl Layers {
         self.file.as_ref().map(|file| file.shown.as_path())
     }
 
-    pub(super) fn auth_table(&self) -> Result<AuthTable, ConfigError> {
+    pub(super) fn auth(&self) -> Result<AuthConfig, ConfigError> {
         self.file
             .as_ref()
-            .map_or_else(|| Ok(AuthTable::default()), File::auth)
+            .map_or_else(|| Ok(AuthConfig::default()), File::auth)
     }
 
     /// The `[auth]` table as it was written.

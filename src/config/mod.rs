@@ -19,12 +19,12 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
 use crate::model::ModelSource;
+use crate::server::ServerConfig;
 
 pub use env::Env;
 pub use error::ConfigError;
@@ -37,9 +37,6 @@ pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
 use layers::Layers;
 use settings::Settings;
 
-/// The `[auth]` part of the file, as written.
-pub type AuthTable = toml::Table;
-
 /// What is true: every setting, checked, and handed out in the parts that the modules take.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -48,7 +45,7 @@ pub struct Config {
     /// What the engine may use.
     pub engine: EngineConfig,
     /// Where to listen and how long to wait for whom.
-    pub server: ServerSettings,
+    pub server: ServerConfig,
     /// Who is let in.
     pub auth: AuthSettings,
     /// How to log.
@@ -109,32 +106,11 @@ impl KvCache {
 const AUTO_CONTEXTS: usize = 16;
 const AUTO_BYTES: usize = 128 << 20;
 
-/// Where the server listens and how long it waits for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerSettings {
-    /// Address to listen on.
-    pub host: IpAddr,
-    /// Port to listen on; 0 lets the system pick a free one.
-    pub port: u16,
-    /// Longest request body in bytes; a longer one is a 413.
-    pub max_body_bytes: usize,
-    /// Longest time for a whole body to arrive.
-    pub body_timeout: Duration,
-    /// Longest time for a request's headers to arrive.
-    pub header_timeout: Duration,
-    /// How long running streams may go on once the server was told to stop.
-    pub shutdown_timeout: Duration,
-    /// Silence on a stream after which a comment is sent to keep it open.
-    pub ping_interval: Duration,
-    /// Most connections open at the same time.
-    pub max_connections: usize,
-}
-
 /// Who is let in, and where the built-in issuer keeps its key.
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// The `[auth]` table of the file, empty if there is none.
-    pub table: AuthTable,
+    /// The `[auth]` table of the file: the issuers that are believed.
+    pub gate: AuthConfig,
     /// Folder of the built-in issuer's key.
     pub state_dir: PathBuf,
     /// Whether the built-in issuer may serve a public address.
@@ -185,7 +161,7 @@ impl Config {
                 max_num_seqs: settings.max_num_seqs.get(),
                 max_waiting: settings.max_waiting.get(),
             },
-            server: ServerSettings {
+            server: ServerConfig {
                 host: settings.host,
                 port: settings.port,
                 max_body_bytes: settings.max_body_bytes.0,
@@ -196,7 +172,7 @@ impl Config {
                 max_connections: settings.max_connections.get(),
             },
             auth: AuthSettings {
-                table: layers.auth_table()?,
+                gate: layers.auth()?,
                 state_dir: settings.state_dir,
                 allow_public_builtin_issuer: settings.allow_public_builtin_issuer,
             },
@@ -224,19 +200,13 @@ impl Config {
 
     /// Whether tokens come from configured issuers; otherwise the built-in one makes them.
     pub fn has_issuers(&self) -> bool {
-        has_issuers(&self.auth.table)
+        !self.auth.gate.uses_builtin()
     }
 
     /// Where the value of a setting comes from.
     pub fn origin(&self, name: &str) -> &Origin {
         self.layers.origin(name)
     }
-}
-
-fn has_issuers(auth: &AuthTable) -> bool {
-    auth.get("issuers")
-        .and_then(toml::Value::as_array)
-        .is_some_and(|issuers| !issuers.is_empty())
 }
 
 /// `seedling`, or the last component of the folder.

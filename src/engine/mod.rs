@@ -14,6 +14,7 @@ pub mod sequence;
 pub mod step;
 
 mod generation;
+mod paged_mixtral;
 mod request;
 mod shared;
 
@@ -34,6 +35,7 @@ use step::Stepper;
 
 pub use executor::{Capacity, ExecuteError, Executor};
 pub use generation::Generation;
+pub use paged_mixtral::PagedMixtral;
 pub use request::{
     EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError,
     TokenId, Usage,

@@ -1,5 +1,7 @@
 //! Turns a plan into the flat arrays of one forward pass, and its logits into tokens.
 
+use std::ops::Deref;
+
 use super::executor::{Capacity, ExecuteError, Executor};
 use super::request::TokenId;
 use super::sampler::Sampler;
@@ -19,7 +21,10 @@ pub trait Forward: Send {
     ///
     /// # Errors
     /// [`ExecuteError::Model`] with whatever went wrong.
-    fn forward(&mut self, batch: &StepBatch) -> Result<&[f32], ExecuteError>;
+    fn forward(
+        &mut self,
+        batch: &StepBatch,
+    ) -> Result<impl Deref<Target = [f32]>, ExecuteError>;
 }
 
 /// Runs plans on a model.

@@ -114,6 +114,22 @@ impl MixtralConfig {
         Ok(config)
     }
 
+    /// Weights of the whole model, all experts counted.
+    pub fn num_parameters(&self) -> u64 {
+        let size = |rows: usize, columns: usize| rows as u64 * columns as u64;
+        let (hidden, experts) = (self.hidden_size, self.num_local_experts);
+        let heads = 2 * (self.num_attention_heads + self.num_key_value_heads);
+        let expert = 3 * size(self.intermediate_size, hidden);
+        let layer = size(heads * self.head_dim, hidden)
+            + size(experts, hidden)
+            + experts as u64 * expert
+            + 2 * hidden as u64;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        tables * size(self.vocab_size, hidden)
+            + self.num_hidden_layers as u64 * layer
+            + hidden as u64
+    }
+
     fn check_sizes(&self) -> Result<(), ModelError> {
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {

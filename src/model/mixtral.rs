@@ -111,6 +111,18 @@ impl Mixtral {
         &self.config
     }
 
+    /// How the weights are stored, such as `bf16`.
+    pub fn dtype(&self) -> &'static str {
+        self.lm_head.dtype().as_str()
+    }
+
+    /// Where it computes, such as `cpu, 2 threads, avx512`.
+    pub fn device(&self) -> String {
+        let (threads, isa) = (rayon::current_num_threads(), ops::Isa::best().name());
+        let s = if threads == 1 { "" } else { "s" };
+        format!("cpu, {threads} thread{s}, {isa}")
+    }
+
     /// What the checkpoint proposes for generation, its end-of-sequence tokens among it.
     pub fn generation(&self) -> &GenerationDefaults {
         &self.generation

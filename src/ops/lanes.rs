@@ -27,6 +27,15 @@ impl Isa {
         *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Isa::Portable))
     }
 
+    /// Its name, as compilers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// All that this machine has, the best last.
     pub fn available() -> Vec<Self> {
         let mut available = vec![Isa::Portable];

@@ -25,6 +25,7 @@ mod upload;
 
 pub use embedding::embedding;
 pub use experts::{Routing, Side, combine_experts, grouped_linear};
+pub use lanes::Isa;
 pub use linear::linear;
 pub use paged_attention::{Pages, paged_attention};
 pub use rms_norm::{add_rms_norm, rms_norm};

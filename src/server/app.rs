@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,8 +61,8 @@ pub struct SamplingDefaults {
 /// Where and how to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Name or address to bind.
-    pub host: String,
+    /// Address to bind.
+    pub host: IpAddr,
     /// 0 picks a free one; [`super::Server::address`] tells which.
     pub port: u16,
     /// Largest request body that is read.
@@ -81,7 +82,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            host: "127.0.0.1".to_owned(),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8000,
             // A 32 768-token prompt is about 128 KiB of text; 4 MiB leaves room for verbose JSON.
             max_body_bytes: 4 << 20,

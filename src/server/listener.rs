@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,17 +30,29 @@ use super::{front, router};
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {host}:{port}\n  caused by: {source}\nhint: {hint}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// As configured.
-        host: String,
-        /// As configured.
-        port: u16,
-        /// What to do about it.
-        hint: &'static str,
+        address: SocketAddr,
         /// What the operating system says.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl ServerError {
+    /// The next step, for the last line of the message.
+    pub fn hint(&self) -> &'static str {
+        let Self::Bind { source, .. } = self;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has this port; choose one with --port, or 0 for any"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need privileges; choose a higher one with --port"
+            }
+            _ => "--host takes an address of this machine",
+        }
+    }
 }
 
 /// A server that listens; [`Server::run`] serves.
@@ -55,7 +68,8 @@ impl Server {
     /// # Errors
     /// [`ServerError::Bind`]
     pub async fn bind(config: ServerConfig, app: App) -> Result<Self, ServerError> {
-        let bound = TcpListener::bind((config.host.as_str(), config.port)).await;
+        let wanted = SocketAddr::new(config.host, config.port);
+        let bound = TcpListener::bind(wanted).await;
         match bound.and_then(|listener| Ok((listener.local_addr()?, listener))) {
             Ok((address, listener)) => Ok(Self {
                 listener,
@@ -63,19 +77,8 @@ impl Server {
                 shared: Arc::new(Shared::new(config, app)),
             }),
             Err(source) => {
-                let hint = match source.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        "another program has this port; choose one with --port, or 0 for any"
-                    }
-                    std::io::ErrorKind::PermissionDenied => {
-                        "ports below 1024 need privileges; choose a higher one with --port"
-                    }
-                    _ => "--host takes a name or address of this machine",
-                };
                 Err(ServerError::Bind {
-                    host: config.host,
-                    port: config.port,
-                    hint,
+                    address: wanted,
                     source,
                 })
             }

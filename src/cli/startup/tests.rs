@@ -19,8 +19,8 @@ pub(in crate::cli) fn facts() -> Facts {
     }
 }
 
-fn issuer(name: &str) -> IssuerFacts {
-    IssuerFacts {
+fn issuer(name: &str) -> IssuerSummary {
+    IssuerSummary {
         issuer: name.to_owned(),
         audiences: vec!["mixgate".to_owned()],
         algorithms: vec!["EdDSA".to_owned()],

@@ -6,8 +6,7 @@
 mod request;
 
 pub use request::{
-    EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError,
-    TokenId, Usage,
+    EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError, TokenId, Usage,
 };
 
 use crate::auth::Permit;

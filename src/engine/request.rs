@@ -77,11 +77,7 @@ pub enum Event {
     /// but counted in `Usage`.
     Token { index: u32, id: TokenId },
     /// The sequence ended; its last event.
-    Finished {
-        index: u32,
-        reason: FinishReason,
-        usage: Usage,
-    },
+    Finished { index: u32, reason: FinishReason, usage: Usage },
     /// The whole request failed; the stream's last event.
     Failed(EngineError),
 }

@@ -52,7 +52,6 @@ impl Listening {
             version: env!("CARGO_PKG_VERSION"),
             model: config.model.served_model_name.clone(),
             parameters: 0,
-            dtype: String::new(),
             device: String::new(),
             issuers: Vec::new(),
             mint: minting(config, args),

@@ -66,9 +66,11 @@ impl Failure {
     fn add_sources(&mut self, error: &dyn Error) {
         let mut source = error.source();
         while let Some(cause) = source {
-            // Some libraries repeat their source in their own words.
+            // Some errors tell their source themselves.
             let text = cause.to_string();
-            if !self.causes.contains(&text) {
+            let told =
+                self.message.contains(&text) || self.causes.iter().any(|told| told.contains(&text));
+            if !told {
                 self.causes.push(text);
             }
             source = cause.source();
@@ -132,6 +134,19 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "error: cannot read weights\n  caused by: disk on fire\nhint: call the fire brigade"
+        );
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read weights: {0}")]
+    struct Telling(#[source] io::Error);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let failure = Failure::of(&Telling(io::Error::other("disk on fire")));
+        assert_eq!(
+            failure.to_string(),
+            "error: cannot read weights: disk on fire"
         );
     }
 

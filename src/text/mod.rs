@@ -1,6 +1,6 @@
 //! Text ↔ token ids. Knows no HTTP and no engine: pure functions over one tokenizer.
 //!
-//! On the way in: [`normalise`] makes any client's messages one well-formed talk, and [`TextModel::chat_prompt`] lays
+//! On the way in: [`normalise()`] makes any client's messages one well-formed talk, and [`TextModel::chat_prompt`] lays
 //! it out (`template`: by hand for `[INST]` models, `jinja` for others) over a `vocabulary` that never mistakes text
 //! for a control token. On the way out: [`Detokenizer`] (over `pieces`) gives whole characters, [`StopStrings`] ends
 //! them.
@@ -158,7 +158,7 @@ impl TextModel {
     /// Text of a message never becomes a special token.
     ///
     /// # Errors
-    /// [`PromptError`] if the template refuses the talk, or `turns` are not as [`normalise`] makes them.
+    /// [`PromptError`] if the template refuses the talk, or `turns` are not as [`normalise()`] makes them.
     pub fn chat_prompt(&self, turns: &[Turn]) -> Result<Vec<TokenId>, PromptError> {
         self.template
             .prompt(turns, &self.vocabulary, self.bos, self.eos)
@@ -290,5 +290,7 @@ fn silent_tokens(
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod seedling_tests;
 #[cfg(test)]
 mod tests;

@@ -147,7 +147,7 @@ pub(super) fn with_system_folded(turns: &[Turn]) -> std::borrow::Cow<'_, [Turn]>
     }
 }
 
-/// Holds `turns` against what [`super::normalise`] promises.
+/// Holds `turns` against what [`super::normalise()`] promises.
 fn check_order(turns: &[Turn]) -> Result<(), PromptError> {
     let talk = match turns {
         [system, talk @ ..] if system.role == Role::System => talk,

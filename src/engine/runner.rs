@@ -1,5 +1,7 @@
 //! Turns a plan into the flat arrays of one forward pass, and its logits into tokens.
 
+use std::ops::Deref;
+
 use super::executor::{Capacity, ExecuteError, Executor};
 use super::request::TokenId;
 use super::sampler::Sampler;
@@ -15,11 +17,12 @@ pub trait Forward: Send {
     /// Its sizes.
     fn capacity(&self) -> Capacity;
 
-    /// Computes the batch and returns the logits of `batch.logit_rows`, row by row: `[logit_rows.len() * vocab_size]`.
+    /// Computes the batch and returns the logits of `batch.logit_rows`, row by row: `[logit_rows.len() * vocab_size]`,
+    /// read from wherever the model keeps them.
     ///
     /// # Errors
     /// [`ExecuteError::Model`] with whatever went wrong.
-    fn forward(&mut self, batch: &StepBatch) -> Result<&[f32], ExecuteError>;
+    fn forward(&mut self, batch: &StepBatch) -> Result<impl Deref<Target = [f32]>, ExecuteError>;
 }
 
 /// Runs plans on a model.
@@ -41,6 +44,13 @@ impl<F: Forward> ModelRunner<F> {
             sampler: Sampler::new(capacity.vocab_size),
             batch: StepBatch::default(),
         }
+    }
+}
+
+#[cfg(test)]
+impl<F> ModelRunner<F> {
+    pub(super) fn model(&self) -> &F {
+        &self.model
     }
 }
 

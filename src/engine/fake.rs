@@ -1,6 +1,8 @@
 //! A model for tests whose logits are a pure function of the tokens so far, which it knows only through its own paged
 //! cache: a wrong slot, position, block table or length gives wrong tokens or a failed assertion.
 
+use std::ops::Deref;
+
 use super::sampler::Sampler;
 use super::sequence::Sequence;
 use super::{
@@ -54,7 +56,7 @@ impl Forward for FakeModel {
         self.capacity
     }
 
-    fn forward(&mut self, batch: &StepBatch) -> Result<&[f32], ExecuteError> {
+    fn forward(&mut self, batch: &StepBatch) -> Result<impl Deref<Target = [f32]>, ExecuteError> {
         let num_tokens = batch.input_ids.len();
         let num_seqs = batch.context_lens.len();
         assert_eq!(
@@ -110,8 +112,8 @@ impl Forward for FakeModel {
             Some((at, Mishap::Error)) if at == step => {
                 Err(ExecuteError::Model("the device is gone".into()))
             }
-            Some((at, Mishap::ShortLogits)) if at == step => Ok(&[]),
-            _ => Ok(&self.logits),
+            Some((at, Mishap::ShortLogits)) if at == step => Ok(&[][..]),
+            _ => Ok(&self.logits[..]),
         }
     }
 }

@@ -17,14 +17,12 @@ pub trait Forward: Send {
     /// Its sizes.
     fn capacity(&self) -> Capacity;
 
-    /// Computes the batch and returns the logits of `batch.logit_rows`, row by row: `[logit_rows.len() * vocab_size]`.
+    /// Computes the batch and returns the logits of `batch.logit_rows`, row by row: `[logit_rows.len() * vocab_size]`,
+    /// read from wherever the model keeps them.
     ///
     /// # Errors
     /// [`ExecuteError::Model`] with whatever went wrong.
-    fn forward(
-        &mut self,
-        batch: &StepBatch,
-    ) -> Result<impl Deref<Target = [f32]>, ExecuteError>;
+    fn forward(&mut self, batch: &StepBatch) -> Result<impl Deref<Target = [f32]>, ExecuteError>;
 }
 
 /// Runs plans on a model.
@@ -46,6 +44,13 @@ impl<F: Forward> ModelRunner<F> {
             sampler: Sampler::new(capacity.vocab_size),
             batch: StepBatch::default(),
         }
+    }
+}
+
+#[cfg(test)]
+impl<F> ModelRunner<F> {
+    pub(super) fn model(&self) -> &F {
+        &self.model
     }
 }
 

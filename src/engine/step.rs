@@ -1,6 +1,8 @@
 //! The loop of the engine thread: take what came in, plan, run, commit, emit.
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::any::Any;

@@ -149,21 +149,6 @@ fn the_newest_sits_out_rather_than_lose_its_own_blocks() {
 }
 
 #[test]
-fn nobody_is_preempted_for_a_sequence_that_gets_no_tokens() {
-    let mut scheduler = scheduler(4, 1, 2, 8);
-    add(&mut scheduler, 1, 1, 3);
-    add(&mut scheduler, 2, 1, 3);
-    assert_eq!(step(&mut scheduler).len(), 2);
-    add(&mut scheduler, 3, 1, 3);
-    for _ in 0..2 {
-        assert_eq!(
-            step(&mut scheduler).iter().map(|part| part.0).max(),
-            Some(2)
-        );
-    }
-}
-
-#[test]
 fn ending_a_sequence_frees_its_blocks_wherever_it_is() {
     let mut scheduler = scheduler(4, 4, 8, 1);
     let running = add(&mut scheduler, 1, 8, 5);

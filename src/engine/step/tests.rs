@@ -1,1 +1,183 @@
+mod admission;
+mod ends;
+mod failures;
 
+use futures_util::FutureExt;
+
+use super::*;
+use crate::engine::fake::{Course, EOS, FakeModel, alone, config, courses, request, seeded};
+use crate::engine::{Engine, Generation, ModelRunner, Request, SamplingParams, StopConditions};
+
+/// An engine whose steps the test takes itself.
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) stepper: Stepper<ModelRunner<FakeModel>>,
+}
+
+impl Bench {
+    pub(super) fn new(num_blocks: usize, block_size: usize, config: &EngineConfig) -> Self {
+        Self::with(FakeModel::new(num_blocks, block_size), config)
+    }
+
+    fn with(model: FakeModel, config: &EngineConfig) -> Self {
+        let (engine, stepper) = Engine::without_thread(ModelRunner::new(model), config, vec![EOS]);
+        Self { engine, stepper }
+    }
+
+    pub(super) fn submit(&self, request: &Request) -> Generation {
+        self.engine
+            .submit(Permit::for_tests("somebody"), request.clone())
+            .unwrap()
+    }
+
+    pub(super) fn step(&mut self) {
+        self.stepper.step().unwrap();
+        self.stepper.scheduler.check().unwrap();
+    }
+
+    /// Steps until nothing is left to do.
+    fn finish(&mut self) {
+        self.step();
+        while !self.stepper.scheduler.is_idle() {
+            self.step();
+        }
+        assert_eq!(self.engine.stats().kv_blocks_used, 0);
+    }
+
+    /// Runs requests submitted together and returns how each went.
+    fn run(&mut self, requests: &[Request]) -> Vec<Vec<Course>> {
+        let mut generations: Vec<Generation> = requests
+            .iter()
+            .map(|request| self.submit(request))
+            .collect();
+        self.finish();
+        let ended = requests.iter().zip(&mut generations);
+        ended
+            .map(|(request, generation)| courses(request.n, &events(generation)))
+            .collect()
+    }
+}
+
+/// All events that have arrived.
+pub(super) fn events(generation: &mut Generation) -> Vec<Event> {
+    std::iter::from_fn(|| generation.next().now_or_never().flatten()).collect()
+}
+
+/// The request's events, and whether the stream has ended.
+fn whole(generation: &mut Generation) -> Vec<Event> {
+    let events = events(generation);
+    assert_eq!(
+        generation.next().now_or_never(),
+        Some(None),
+        "the stream goes on"
+    );
+    events
+}
+
+/// Greedy, seeded, filtered and penalised requests of different lengths; some with several sequences.
+fn mixed_requests() -> Vec<Request> {
+    let picky = SamplingParams {
+        temperature: 1.3,
+        top_k: Some(9),
+        top_p: 0.9,
+        min_p: 0.02,
+        repetition_penalty: 1.2,
+        frequency_penalty: 0.3,
+        presence_penalty: 0.2,
+        logit_bias: vec![(4, 1.0)],
+        seed: Some(99),
+    };
+    vec![
+        request(&[5, 6, 7, 8, 9, 10, 11], 12),
+        seeded(&[5, 6, 7, 8, 9, 10, 11], 12, 1),
+        Request {
+            sampling: picky,
+            n: 2,
+            ..request(&[1; 10], 8)
+        },
+        Request {
+            n: 3,
+            ..seeded(&[3], 15, 2)
+        },
+        Request {
+            until: StopConditions {
+                ignore_eos: false,
+                ..request(&[3], 18).until
+            },
+            ..seeded(&[4, 4], 1, 3)
+        },
+    ]
+}
+
+#[test]
+fn tokens_are_the_same_alone_batched_and_chunked() {
+    let requests = mixed_requests();
+    let expected: Vec<_> = requests.iter().map(alone).collect();
+    for budget in 1..=48 {
+        for max_num_seqs in [1, 3, 16] {
+            let mut bench = Bench::new(64, 4, &config(budget, max_num_seqs));
+            assert_eq!(
+                bench.run(&requests),
+                expected,
+                "budget {budget}, {max_num_seqs} sequences at a time"
+            );
+            assert_eq!(bench.engine.stats().preemptions_total, 0);
+        }
+    }
+}
+
+#[test]
+fn preempted_sequences_yield_the_same_tokens_as_alone() {
+    let requests = mixed_requests();
+    let expected: Vec<_> = requests.iter().map(alone).collect();
+    for (num_blocks, block_size) in [(20, 1), (10, 2), (7, 3), (5, 4), (25, 1), (8, 4), (2, 16)] {
+        for budget in [1, 2, 3, 7, 64] {
+            let mut bench = Bench::new(num_blocks, block_size, &config(budget, 8));
+            assert_eq!(
+                bench.run(&requests),
+                expected,
+                "{num_blocks} blocks of {block_size}, budget {budget}"
+            );
+            if budget == 64 && block_size < 16 {
+                assert!(
+                    bench.engine.stats().preemptions_total > 0,
+                    "{num_blocks} blocks of {block_size}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_holds_one_sequence_serves_five() {
+    let requests: Vec<_> = (0..5)
+        .map(|number| seeded(&[number + 5, 6, 7], 13, u64::from(number)))
+        .collect();
+    let expected: Vec<_> = requests.iter().map(alone).collect();
+    let mut bench = Bench::new(4, 4, &config(64, 8));
+    assert_eq!(bench.engine.max_model_len(), 16);
+    assert_eq!(bench.run(&requests), expected);
+    assert_eq!(bench.engine.stats().finished_total, [0, 5, 0, 0]);
+}
+
+#[test]
+fn the_sequences_of_one_request_draw_from_different_streams() {
+    let request = Request {
+        n: 3,
+        ..seeded(&[5, 6], 12, 7)
+    };
+    let [a, b, c] = &Bench::new(32, 4, &config(16, 8)).run(&[request])[0][..] else {
+        panic!("three sequences")
+    };
+    assert!(a.tokens != b.tokens && b.tokens != c.tokens && a.tokens != c.tokens);
+}
+
+#[test]
+fn without_a_seed_two_requests_go_their_own_ways() {
+    let unseeded = Request {
+        sampling: SamplingParams::default(),
+        ..request(&[5, 6], 20)
+    };
+    let courses = Bench::new(32, 4, &config(16, 8)).run(&[unseeded.clone(), unseeded]);
+    assert_ne!(courses[0], courses[1]);
+}

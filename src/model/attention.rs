@@ -19,12 +19,19 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub fn load(checkpoint: &Checkpoint, layer: usize, config: &MixtralConfig) -> Result<Self, ModelError> {
+    pub fn load(
+        checkpoint: &Checkpoint,
+        layer: usize,
+        config: &MixtralConfig,
+    ) -> Result<Self, ModelError> {
         let hidden = config.hidden_size;
         let q_width = config.num_attention_heads * config.head_dim;
         let kv_width = config.num_key_value_heads * config.head_dim;
         let weight = |name: &str, shape: [usize; 2]| {
-            checkpoint.tensor(&format!("model.layers.{layer}.self_attn.{name}.weight"), &shape)
+            checkpoint.tensor(
+                &format!("model.layers.{layer}.self_attn.{name}.weight"),
+                &shape,
+            )
         };
         Ok(Self {
             q_proj: weight("q_proj", [q_width, hidden])?,
@@ -36,7 +43,12 @@ impl Attention {
     }
 
     /// `delta = attention(normed)`; this step's keys and values go into `cache`.
-    pub fn forward(&self, step: &Step, rope: &RopeTable, cache: &LayerCache) -> Result<(), ModelError> {
+    pub fn forward(
+        &self,
+        step: &Step,
+        rope: &RopeTable,
+        cache: &LayerCache,
+    ) -> Result<(), ModelError> {
         let [q, k, v, attended] = &step.heads;
         ops::linear(&step.normed, &self.q_proj, &step.q)?;
         ops::linear(&step.normed, &self.k_proj, &step.k)?;

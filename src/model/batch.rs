@@ -49,17 +49,28 @@ impl StepBatch {
         }
         let rows = |row: &u32| *row as usize;
         if !self.logit_rows.windows(2).all(|pair| pair[0] < pair[1])
-            || self.logit_rows.last().map(rows).is_some_and(|row| row >= self.input_ids.len())
+            || self
+                .logit_rows
+                .last()
+                .map(rows)
+                .is_some_and(|row| row >= self.input_ids.len())
         {
-            return Err(wrong(format!("logit_rows must ascend below {}", self.input_ids.len())));
+            return Err(wrong(format!(
+                "logit_rows must ascend below {}",
+                self.input_ids.len()
+            )));
         }
-        (0..self.context_lens.len()).try_for_each(|sequence| self.check_sequence(sequence, config, cache))
+        (0..self.context_lens.len())
+            .try_for_each(|sequence| self.check_sequence(sequence, config, cache))
     }
 
     fn check_lengths(&self, limits: Limits) -> Result<(), ModelError> {
         let (tokens, sequences) = (self.input_ids.len(), self.context_lens.len());
         if tokens == 0 || tokens > limits.tokens {
-            return Err(wrong(format!("{tokens} tokens; a step takes 1 to {}", limits.tokens)));
+            return Err(wrong(format!(
+                "{tokens} tokens; a step takes 1 to {}",
+                limits.tokens
+            )));
         }
         if self.logit_rows.len() > limits.logit_rows {
             return Err(wrong(format!(
@@ -72,25 +83,44 @@ impl StepBatch {
             ("positions", self.positions.len(), tokens),
             ("slot_mapping", self.slot_mapping.len(), tokens),
             ("cu_seqlens_q", self.cu_seqlens_q.len(), sequences + 1),
-            ("block_tables", self.block_tables.len(), sequences.saturating_mul(self.max_blocks)),
+            (
+                "block_tables",
+                self.block_tables.len(),
+                sequences.saturating_mul(self.max_blocks),
+            ),
         ] {
             if given != expected {
-                return Err(wrong(format!("{name} has {given} entries, expected {expected}")));
+                return Err(wrong(format!(
+                    "{name} has {given} entries, expected {expected}"
+                )));
             }
         }
         let ascending = self.cu_seqlens_q.windows(2).all(|pair| pair[0] < pair[1]);
-        if !ascending || self.cu_seqlens_q[0] != 0 || self.cu_seqlens_q[sequences] as usize != tokens {
-            return Err(wrong(format!("cu_seqlens_q must ascend from 0 to {tokens}")));
+        if !ascending
+            || self.cu_seqlens_q[0] != 0
+            || self.cu_seqlens_q[sequences] as usize != tokens
+        {
+            return Err(wrong(format!(
+                "cu_seqlens_q must ascend from 0 to {tokens}"
+            )));
         }
         Ok(())
     }
 
     /// The tokens of a sequence are the last of its context, in order, each in the slot its block table says.
-    fn check_sequence(&self, sequence: usize, config: &MixtralConfig, cache: &KvCache) -> Result<(), ModelError> {
+    fn check_sequence(
+        &self,
+        sequence: usize,
+        config: &MixtralConfig,
+        cache: &KvCache,
+    ) -> Result<(), ModelError> {
         let rows = self.cu_seqlens_q[sequence] as usize..self.cu_seqlens_q[sequence + 1] as usize;
         let (context, block_size) = (self.context_lens[sequence] as usize, cache.block_size());
         let blocks = context.div_ceil(block_size);
-        if context < rows.len() || context > config.max_position_embeddings || blocks > self.max_blocks {
+        if context < rows.len()
+            || context > config.max_position_embeddings
+            || blocks > self.max_blocks
+        {
             return Err(wrong(format!(
                 "context_lens[{sequence}] is {context}, with {} tokens in this step, {} blocks of {block_size} and a \
                  model context of {}",
@@ -100,7 +130,10 @@ impl StepBatch {
             )));
         }
         let table = &self.block_tables[sequence * self.max_blocks..][..blocks];
-        if let Some(block) = table.iter().find(|&&block| block as usize >= cache.num_blocks()) {
+        if let Some(block) = table
+            .iter()
+            .find(|&&block| block as usize >= cache.num_blocks())
+        {
             return Err(wrong(format!(
                 "block_tables names block {block} for sequence {sequence}; the cache has {}",
                 cache.num_blocks()
@@ -123,3 +156,6 @@ impl StepBatch {
 fn wrong(problem: String) -> ModelError {
     ModelError::Batch(problem)
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,8 @@ impl MixtralConfig {
     /// # Errors
     /// [`ModelError::File`] naming the field that is missing, malformed, contradictory or not supported.
     pub fn parse(json: &[u8]) -> Result<Self, ModelError> {
-        let raw: RawConfig = serde_json::from_slice(json).map_err(|error| problem(error.to_string()))?;
+        let raw: RawConfig =
+            serde_json::from_slice(json).map_err(|error| problem(error.to_string()))?;
         raw.check_supported()?;
         let heads = positive("num_attention_heads", raw.num_attention_heads)?;
         let hidden_size = positive("hidden_size", raw.hidden_size)?;
@@ -82,22 +83,32 @@ impl MixtralConfig {
             intermediate_size: positive("intermediate_size", raw.intermediate_size)?,
             num_hidden_layers: positive("num_hidden_layers", raw.num_hidden_layers)?,
             num_attention_heads: heads,
-            num_key_value_heads: positive("num_key_value_heads", raw.num_key_value_heads.unwrap_or(heads))?,
+            num_key_value_heads: positive(
+                "num_key_value_heads",
+                raw.num_key_value_heads.unwrap_or(heads),
+            )?,
             head_dim,
             num_local_experts: positive("num_local_experts", raw.num_local_experts)?,
             num_experts_per_tok: positive("num_experts_per_tok", raw.num_experts_per_tok)?,
-            max_position_embeddings: positive("max_position_embeddings", raw.max_position_embeddings)?,
+            max_position_embeddings: positive(
+                "max_position_embeddings",
+                raw.max_position_embeddings,
+            )?,
             sliding_window: match raw.sliding_window {
                 None => None,
                 Some(window) => Some(
-                    NonZeroUsize::new(window).ok_or_else(|| problem("sliding_window is 0; null means no window"))?,
+                    NonZeroUsize::new(window)
+                        .ok_or_else(|| problem("sliding_window is 0; null means no window"))?,
                 ),
             },
             rope_theta: raw.rope_theta()?,
             rms_norm_eps: raw.rms_norm_eps,
             tie_word_embeddings: raw.tie_word_embeddings,
             bos_token_id: raw.bos_token_id,
-            eos_token_ids: raw.eos_token_id.map(OneOrMany::into_vec).unwrap_or_default(),
+            eos_token_ids: raw
+                .eos_token_id
+                .map(OneOrMany::into_vec)
+                .unwrap_or_default(),
         };
         config.check_sizes()?;
         Ok(config)
@@ -111,7 +122,10 @@ impl MixtralConfig {
             )));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(problem(format!("head_dim {} is odd; rotary embedding turns pairs", self.head_dim)));
+            return Err(problem(format!(
+                "head_dim {} is odd; rotary embedding turns pairs",
+                self.head_dim
+            )));
         }
         if self.num_experts_per_tok > self.num_local_experts {
             return Err(problem(format!(
@@ -120,7 +134,10 @@ impl MixtralConfig {
             )));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
-            return Err(problem(format!("rms_norm_eps is {}; a small positive number is needed", self.rms_norm_eps)));
+            return Err(problem(format!(
+                "rms_norm_eps is {}; a small positive number is needed",
+                self.rms_norm_eps
+            )));
         }
         for (name, value) in [
             ("vocab_size", self.vocab_size),
@@ -133,7 +150,9 @@ impl MixtralConfig {
             ("max_position_embeddings", self.max_position_embeddings),
         ] {
             if value > LARGEST {
-                return Err(problem(format!("{name} is {value}; at most {LARGEST} is supported")));
+                return Err(problem(format!(
+                    "{name} is {value}; at most {LARGEST} is supported"
+                )));
             }
         }
         Ok(())
@@ -152,7 +171,9 @@ impl GenerationDefaults {
                 .map_err(|error| ModelError::file("generation_config.json", error.to_string()))?,
         };
         Ok(Self {
-            eos_token_ids: raw.eos_token_id.map_or_else(|| config.eos_token_ids.clone(), OneOrMany::into_vec),
+            eos_token_ids: raw
+                .eos_token_id
+                .map_or_else(|| config.eos_token_ids.clone(), OneOrMany::into_vec),
             temperature: raw.temperature,
             top_p: raw.top_p,
             top_k: raw.top_k,
@@ -229,16 +250,23 @@ impl RawConfig {
         if let Some(act) = &self.hidden_act
             && act != "silu"
         {
-            return Err(problem(format!("hidden_act is \"{act}\"; supported is \"silu\"")));
+            return Err(problem(format!(
+                "hidden_act is \"{act}\"; supported is \"silu\""
+            )));
         }
         if let Some(quantization) = &self.quantization_config {
-            let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+            let method = quantization
+                .get("quant_method")
+                .and_then(Value::as_str)
+                .unwrap_or("unnamed");
             return Err(problem(format!(
                 "quantization_config asks for {method}; supported are checkpoints stored as f32, bf16 or f16"
             )));
         }
         if let Some(scaling) = &self.rope_scaling {
-            return Err(problem(format!("rope_scaling is {scaling}; supported is null")));
+            return Err(problem(format!(
+                "rope_scaling is {scaling}; supported is null"
+            )));
         }
         Ok(())
     }
@@ -249,18 +277,29 @@ impl RawConfig {
         if let Some(kind) = nested.and_then(|rope| rope.rope_type.as_deref())
             && kind != "default"
         {
-            return Err(problem(format!("rope_parameters.rope_type is \"{kind}\"; supported is \"default\"")));
+            return Err(problem(format!(
+                "rope_parameters.rope_type is \"{kind}\"; supported is \"default\""
+            )));
         }
-        let theta = nested.and_then(|rope| rope.rope_theta).or(self.rope_theta).unwrap_or(1e6);
+        let theta = nested
+            .and_then(|rope| rope.rope_theta)
+            .or(self.rope_theta)
+            .unwrap_or(1e6);
         if !(theta.is_finite() && theta >= 1.0) {
-            return Err(problem(format!("rope_theta is {theta}; at least 1 is needed")));
+            return Err(problem(format!(
+                "rope_theta is {theta}; at least 1 is needed"
+            )));
         }
         Ok(theta)
     }
 }
 
 fn positive(name: &str, value: usize) -> Result<usize, ModelError> {
-    if value == 0 { Err(problem(format!("{name} is 0; at least 1 is needed"))) } else { Ok(value) }
+    if value == 0 {
+        Err(problem(format!("{name} is 0; at least 1 is needed")))
+    } else {
+        Ok(value)
+    }
 }
 
 fn problem(problem: impl Into<String>) -> ModelError {

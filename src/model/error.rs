@@ -52,10 +52,17 @@ pub enum ModelError {
 
 impl ModelError {
     pub(super) fn file(file: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::File { file: file.into(), problem: problem.into() }
+        Self::File {
+            file: file.into(),
+            problem: problem.into(),
+        }
     }
 
     pub(super) fn tensor(file: &str, tensor: &str, problem: impl Into<String>) -> Self {
-        Self::Tensor { file: file.to_string(), tensor: tensor.to_string(), problem: problem.into() }
+        Self::Tensor {
+            file: file.to_string(),
+            tensor: tensor.to_string(),
+            problem: problem.into(),
+        }
     }
 }

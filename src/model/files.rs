@@ -18,17 +18,27 @@ pub enum ModelSource {
 impl ModelSource {
     /// What to call the model: `seedling`, or the folder's name.
     pub fn name(&self) -> String {
-        let Self::Folder(path) = self else { return "seedling".to_string() };
+        let Self::Folder(path) = self else {
+            return "seedling".to_string();
+        };
         // `.` and `..` have no name of their own.
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        path.file_name().map_or_else(|| "model".to_string(), |name| name.to_string_lossy().into_owned())
+        path.file_name().map_or_else(
+            || "model".to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        )
     }
 
     /// Reads a small file, all of it; `None` if there is none.
-    pub(super) fn read(&self, file: &'static str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+    pub(super) fn read(
+        &self,
+        file: &'static str,
+    ) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
         match self {
             Self::Seedling => seedling_file(file).map(|bytes| bytes.map(Cow::Borrowed)),
-            Self::Folder(folder) => read_if_there(&folder.join(file)).map(|bytes| bytes.map(Cow::Owned)),
+            Self::Folder(folder) => {
+                read_if_there(&folder.join(file)).map(|bytes| bytes.map(Cow::Owned))
+            }
         }
     }
 
@@ -38,7 +48,10 @@ impl ModelSource {
             && !folder.is_dir()
         {
             let source = std::io::Error::new(ErrorKind::NotFound, "no such folder");
-            return Err(ModelError::Read { path: folder.clone(), source });
+            return Err(ModelError::Read {
+                path: folder.clone(),
+                source,
+            });
         }
         let bytes = self.read(file)?;
         bytes.ok_or_else(|| ModelError::file(file, format!("not found in {}", self.place())))
@@ -76,7 +89,8 @@ impl ModelFiles {
         let chat_template = match source.read(TEMPLATE)? {
             None => None,
             Some(bytes) => Some(
-                String::from_utf8(bytes.into_owned()).map_err(|_| ModelError::file(TEMPLATE, "is not UTF-8 text"))?,
+                String::from_utf8(bytes.into_owned())
+                    .map_err(|_| ModelError::file(TEMPLATE, "is not UTF-8 text"))?,
             ),
         };
         Ok(Self {
@@ -92,7 +106,10 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ModelError::Read { path: path.to_path_buf(), source }),
+        Err(source) => Err(ModelError::Read {
+            path: path.to_path_buf(),
+            source,
+        }),
     }
 }
 
@@ -101,7 +118,11 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ModelError> {
 pub(super) fn seedling_file(file: &str) -> Result<Option<&'static [u8]>, ModelError> {
     macro_rules! embedded {
         ($name:literal) => {
-            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/", $name))
+            include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/models/seedling/",
+                $name
+            ))
         };
     }
     Ok(match file {
@@ -132,7 +153,10 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("tokenizer.json"), b"{}").unwrap();
         let files = ModelFiles::open(&ModelSource::Folder(path.join("."))).unwrap();
-        assert_eq!((files.name.as_str(), &*files.tokenizer), ("tiny-mixtral", &b"{}"[..]));
+        assert_eq!(
+            (files.name.as_str(), &*files.tokenizer),
+            ("tiny-mixtral", &b"{}"[..])
+        );
         assert!(files.tokenizer_config.is_none() && files.chat_template.is_none());
         std::fs::write(path.join("chat_template.jinja"), "{{ x }}").unwrap();
         let files = ModelFiles::open(&ModelSource::Folder(path)).unwrap();
@@ -143,9 +167,17 @@ mod tests {
     fn a_missing_tokenizer_or_folder_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = ModelFiles::open(&ModelSource::Folder(folder.path().into())).unwrap_err();
-        assert!(error.to_string().starts_with("tokenizer.json: not found in "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("tokenizer.json: not found in "),
+            "{error}"
+        );
         let error = ModelFiles::open(&ModelSource::Folder(folder.path().join("gone"))).unwrap_err();
-        assert!(error.to_string().ends_with("gone: no such folder"), "{error}");
+        assert!(
+            error.to_string().ends_with("gone: no such folder"),
+            "{error}"
+        );
     }
 
     #[cfg(feature = "seedling")]

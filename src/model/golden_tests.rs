@@ -24,7 +24,11 @@ fn whole_prompts_agree_with_transformers_within_1e_4() {
             }
             let best: Vec<usize> = logits.iter().map(|row| argmax(row)).collect();
             assert_eq!(best, prompt.argmax, "{}: top-1 differs", golden.name);
-            assert!(error <= 1e-4 * largest, "{}: off by {error:e} of {largest}", golden.name);
+            assert!(
+                error <= 1e-4 * largest,
+                "{}: off by {error:e} of {largest}",
+                golden.name
+            );
         }
     }
 }
@@ -32,7 +36,9 @@ fn whole_prompts_agree_with_transformers_within_1e_4() {
 #[test]
 fn token_by_token_gives_the_bits_of_the_whole_prompt() {
     each_prompt(|model, prompt, expected| {
-        let steps: Vec<Vec<Part>> = (0..prompt.ids.len()).map(|at| vec![(0, at..at + 1)]).collect();
+        let steps: Vec<Vec<Part>> = (0..prompt.ids.len())
+            .map(|at| vec![(0, at..at + 1)])
+            .collect();
         assert_eq!(alone(model, prompt, &steps), expected);
     });
 }
@@ -41,7 +47,11 @@ fn token_by_token_gives_the_bits_of_the_whole_prompt() {
 fn odd_chunks_give_the_bits_of_the_whole_prompt() {
     each_prompt(|model, prompt, expected| {
         for chunk in [2, 5, 7, 17] {
-            assert_eq!(alone(model, prompt, &chunks(0, prompt, chunk)), expected, "chunks of {chunk}");
+            assert_eq!(
+                alone(model, prompt, &chunks(0, prompt, chunk)),
+                expected,
+                "chunks of {chunk}"
+            );
         }
     });
 }
@@ -50,9 +60,17 @@ fn odd_chunks_give_the_bits_of_the_whole_prompt() {
 fn prompts_that_share_steps_give_the_bits_of_each_alone() {
     for golden in goldens() {
         let mut model = load(&golden.folder, 128);
-        let expected: Vec<_> =
-            golden.prompts.iter().map(|prompt| alone(&mut model, prompt, &[whole(prompt)])).collect();
-        let sequences: Vec<Sequence> = golden.prompts.iter().zip(0..).map(|(p, i)| p.scattered(i, 4, 5)).collect();
+        let expected: Vec<_> = golden
+            .prompts
+            .iter()
+            .map(|prompt| alone(&mut model, prompt, &[whole(prompt)]))
+            .collect();
+        let sequences: Vec<Sequence> = golden
+            .prompts
+            .iter()
+            .zip(0..)
+            .map(|(p, i)| p.scattered(i, 4, 5))
+            .collect();
         // Each prompt enters one step later than the one before and moves at its own pace: prompt chunks of some
         // share steps with single tokens of others.
         let paces = [1, 6, 4, 3];
@@ -66,7 +84,12 @@ fn prompts_that_share_steps_give_the_bits_of_each_alone() {
             }
         }
         let mut cache = model.new_cache(200, 5).unwrap();
-        assert_eq!(run(&mut model, &mut cache, &sequences, &steps), expected, "{}", golden.name);
+        assert_eq!(
+            run(&mut model, &mut cache, &sequences, &steps),
+            expected,
+            "{}",
+            golden.name
+        );
     }
 }
 
@@ -91,8 +114,14 @@ fn a_preempted_prompt_computes_the_same_bits_again_in_a_used_cache() {
         // Its blocks now hold stale keys; the second run takes them in another order.
         let mut blocks = prompt.in_order(4).blocks;
         blocks.reverse();
-        let second = [Sequence { ids: prompt.ids.clone(), blocks }];
-        assert_eq!(run(model, &mut cache, &second, &chunks(0, prompt, 3))[0], expected);
+        let second = [Sequence {
+            ids: prompt.ids.clone(),
+            blocks,
+        }];
+        assert_eq!(
+            run(model, &mut cache, &second, &chunks(0, prompt, 3))[0],
+            expected
+        );
     });
 }
 
@@ -113,13 +142,19 @@ struct Prompt {
 impl Prompt {
     fn in_order(&self, block_size: usize) -> Sequence {
         let blocks = 0..self.ids.len().div_ceil(block_size) as u32;
-        Sequence { ids: self.ids.clone(), blocks: blocks.collect() }
+        Sequence {
+            ids: self.ids.clone(),
+            blocks: blocks.collect(),
+        }
     }
 
     /// Every `of`-th block from the end, beginning at the `nth`: no two neighbours in order.
     fn scattered(&self, nth: u32, of: u32, block_size: usize) -> Sequence {
         let count = self.ids.len().div_ceil(block_size) as u32;
-        Sequence { ids: self.ids.clone(), blocks: (0..count).rev().map(|block| block * of + nth).collect() }
+        Sequence {
+            ids: self.ids.clone(),
+            blocks: (0..count).rev().map(|block| block * of + nth).collect(),
+        }
     }
 }
 
@@ -144,7 +179,10 @@ fn whole(prompt: &Prompt) -> Vec<Part> {
 
 fn chunks(index: usize, prompt: &Prompt, size: usize) -> Vec<Vec<Part>> {
     let len = prompt.ids.len();
-    (0..len).step_by(size).map(|at| vec![(index, at..len.min(at + size))]).collect()
+    (0..len)
+        .step_by(size)
+        .map(|at| vec![(index, at..len.min(at + size))])
+        .collect()
 }
 
 fn argmax(row: &[f32]) -> usize {
@@ -153,30 +191,57 @@ fn argmax(row: &[f32]) -> usize {
 
 fn goldens() -> Vec<Golden> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root.join("goldens")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root.join("goldens"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     folders.retain(|folder| folder.join("golden.safetensors").exists());
     folders.sort();
-    assert!(folders.len() >= 6, "{} goldens in models/goldens", folders.len());
-    folders.into_iter().map(|folder| golden(&folder, &root)).collect()
+    assert!(
+        folders.len() >= 6,
+        "{} goldens in models/goldens",
+        folders.len()
+    );
+    folders
+        .into_iter()
+        .map(|folder| golden(&folder, &root))
+        .collect()
 }
 
 fn golden(folder: &Path, root: &Path) -> Golden {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-    let tensors = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
+    let tensors =
+        candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
     let prompts = (0..)
         .map_while(|index| {
             let tensor = |field: &str| tensors.get(&format!("prompt_{index}.{field}"));
             let integers = |tensor: &Tensor| tensor.to_vec1::<i64>().unwrap();
             Some(Prompt {
-                ids: integers(tensor("input_ids")?).into_iter().map(|id| id as u32).collect(),
-                positions: integers(tensor("positions")?).into_iter().map(|at| at as usize).collect(),
+                ids: integers(tensor("input_ids")?)
+                    .into_iter()
+                    .map(|id| id as u32)
+                    .collect(),
+                positions: integers(tensor("positions")?)
+                    .into_iter()
+                    .map(|at| at as usize)
+                    .collect(),
                 logits: tensor("logits")?.to_vec2().unwrap(),
-                argmax: integers(tensor("argmax")?).into_iter().map(|at| at as usize).collect(),
+                argmax: integers(tensor("argmax")?)
+                    .into_iter()
+                    .map(|at| at as usize)
+                    .collect(),
             })
         })
         .collect();
     // The seedling's golden lies beside the others, its weights where the binary takes them from.
-    let folder = if folder.join("config.json").exists() { folder.into() } else { root.join(&name) };
-    Golden { name, folder, prompts }
+    let folder = if folder.join("config.json").exists() {
+        folder.into()
+    } else {
+        root.join(&name)
+    };
+    Golden {
+        name,
+        folder,
+        prompts,
+    }
 }

@@ -34,9 +34,13 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self, ModelError> {
         if num_blocks == 0 || block_size == 0 {
-            return Err(ModelError::Cache(format!("{num_blocks} blocks of {block_size} tokens hold nothing")));
+            return Err(ModelError::Cache(format!(
+                "{num_blocks} blocks of {block_size} tokens hold nothing"
+            )));
         }
-        let slots = num_blocks.checked_mul(block_size).filter(|&slots| slots <= u32::MAX as usize);
+        let slots = num_blocks
+            .checked_mul(block_size)
+            .filter(|&slots| slots <= u32::MAX as usize);
         let fits = slots.and_then(|slots| slots.checked_mul(Self::bytes_per_token(config)));
         if fits.is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(ModelError::Cache(format!(
@@ -44,17 +48,34 @@ impl KvCache {
                 u32::MAX
             )));
         }
-        let shape = (num_blocks, block_size, config.num_key_value_heads, config.head_dim);
+        let shape = (
+            num_blocks,
+            block_size,
+            config.num_key_value_heads,
+            config.head_dim,
+        );
         let zeros = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..config.num_hidden_layers)
-            .map(|_| Ok(LayerCache { k: zeros()?, v: zeros()? }))
+            .map(|_| {
+                Ok(LayerCache {
+                    k: zeros()?,
+                    v: zeros()?,
+                })
+            })
             .collect::<Result<_, ModelError>>()?;
-        Ok(Self { layers, num_blocks, block_size })
+        Ok(Self {
+            layers,
+            num_blocks,
+            block_size,
+        })
     }
 
     /// Bytes that each token of a sequence takes.
     pub fn bytes_per_token(config: &MixtralConfig) -> usize {
-        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size_of::<f32>()
+        2 * config.num_hidden_layers
+            * config.num_key_value_heads
+            * config.head_dim
+            * size_of::<f32>()
     }
 
     /// Blocks.

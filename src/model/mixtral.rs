@@ -53,14 +53,17 @@ impl Mixtral {
     pub fn load(source: &ModelSource, options: LoadOptions) -> Result<Self, ModelError> {
         let device = Device::Cpu;
         let config = MixtralConfig::parse(&source.require("config.json")?)?;
-        let generation = GenerationDefaults::parse(source.read("generation_config.json")?.as_deref(), &config)?;
+        let generation =
+            GenerationDefaults::parse(source.read("generation_config.json")?.as_deref(), &config)?;
         let checkpoint = Checkpoint::open(source, &device)?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
 
         let embed_tokens = checkpoint.tensor("model.embed_tokens.weight", &[vocab, hidden])?;
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
-                let norm = |name: &str| checkpoint.widened(&format!("model.layers.{layer}.{name}.weight"), &[hidden]);
+                let norm = |name: &str| {
+                    checkpoint.widened(&format!("model.layers.{layer}.{name}.weight"), &[hidden])
+                };
                 Ok(Layer {
                     input_layernorm: norm("input_layernorm")?,
                     self_attn: Attention::load(&checkpoint, layer, &config)?,
@@ -75,14 +78,32 @@ impl Mixtral {
             false => checkpoint.tensor("lm_head.weight", &[vocab, hidden])?,
         };
 
-        let rope = RopeTable::new(config.max_position_embeddings, config.head_dim, config.rope_theta, &device)?;
+        let rope = RopeTable::new(
+            config.max_position_embeddings,
+            config.head_dim,
+            config.rope_theta,
+            &device,
+        )?;
         let limits = Limits {
             tokens: options.max_num_batched_tokens.max(1),
-            logit_rows: options.max_logit_rows.clamp(1, options.max_num_batched_tokens.max(1)),
+            logit_rows: options
+                .max_logit_rows
+                .clamp(1, options.max_num_batched_tokens.max(1)),
         };
         let workspace = Workspace::new(&config, limits, &device)?;
         let eps = config.rms_norm_eps as f32;
-        Ok(Self { embed_tokens, layers, norm, lm_head, rope, eps, config, generation, workspace, device })
+        Ok(Self {
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            rope,
+            eps,
+            config,
+            generation,
+            workspace,
+            device,
+        })
     }
 
     /// The model's shape.
@@ -108,7 +129,11 @@ impl Mixtral {
     ///
     /// # Errors
     /// [`ModelError::Batch`] if the arrays contradict each other, the model or the cache; then nothing was computed.
-    pub fn forward(&mut self, batch: &StepBatch, cache: &mut KvCache) -> Result<Logits<'_>, ModelError> {
+    pub fn forward(
+        &mut self,
+        batch: &StepBatch,
+        cache: &mut KvCache,
+    ) -> Result<Logits<'_>, ModelError> {
         batch.check(&self.config, self.workspace.limits, cache)?;
         let step = self.workspace.step(batch, &self.config)?;
 
@@ -116,19 +141,41 @@ impl Mixtral {
         ops::zero(&step.residual)?;
         ops::embedding(&self.embed_tokens, &step.input_ids, &step.delta)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers()) {
-            ops::add_rms_norm(&step.delta, &step.residual, &layer.input_layernorm, self.eps, &step.normed)?;
+            ops::add_rms_norm(
+                &step.delta,
+                &step.residual,
+                &layer.input_layernorm,
+                self.eps,
+                &step.normed,
+            )?;
             layer.self_attn.forward(&step, &self.rope, cache)?;
-            ops::add_rms_norm(&step.delta, &step.residual, &layer.post_attention_layernorm, self.eps, &step.normed)?;
+            ops::add_rms_norm(
+                &step.delta,
+                &step.residual,
+                &layer.post_attention_layernorm,
+                self.eps,
+                &step.normed,
+            )?;
             layer.moe.forward(&step)?;
         }
-        ops::add_rms_norm(&step.delta, &step.residual, &self.norm, self.eps, &step.normed)?;
+        ops::add_rms_norm(
+            &step.delta,
+            &step.residual,
+            &self.norm,
+            self.eps,
+            &step.normed,
+        )?;
         ops::embedding(&step.normed, &step.logit_rows, &step.last)?;
         ops::linear(&step.last, &self.lm_head, &step.logits)?;
 
         let vocab = self.config.vocab_size;
         let rows = batch.logit_rows.len();
         // The buffer outlives the step's views of it.
-        Ok(Logits { values: self.workspace.logits()?, rows, vocab })
+        Ok(Logits {
+            values: self.workspace.logits()?,
+            rows,
+            vocab,
+        })
     }
 }
 

@@ -18,14 +18,25 @@ pub struct Sequence {
 pub type Part = (usize, Range<usize>);
 
 pub fn load(folder: &Path, tokens: usize) -> Mixtral {
-    let options = LoadOptions { max_num_batched_tokens: tokens, max_logit_rows: tokens };
+    let options = LoadOptions {
+        max_num_batched_tokens: tokens,
+        max_logit_rows: tokens,
+    };
     Mixtral::load(&ModelSource::Folder(folder.into()), options).unwrap()
 }
 
 /// A step that computes these parts and wants the logits of every token.
 pub fn batch(sequences: &[Sequence], parts: &[Part], block_size: usize) -> StepBatch {
-    let max_blocks = sequences.iter().map(|sequence| sequence.blocks.len()).max().unwrap();
-    let mut batch = StepBatch { max_blocks, cu_seqlens_q: vec![0], ..StepBatch::default() };
+    let max_blocks = sequences
+        .iter()
+        .map(|sequence| sequence.blocks.len())
+        .max()
+        .unwrap();
+    let mut batch = StepBatch {
+        max_blocks,
+        cu_seqlens_q: vec![0],
+        ..StepBatch::default()
+    };
     for (index, range) in parts {
         let Sequence { ids, blocks } = &sequences[*index];
         for position in range.clone() {
@@ -67,17 +78,27 @@ pub fn run(
 }
 
 /// Writes a small random checkpoint; `edit` may spoil its tensors.
-pub fn write_checkpoint(folder: &Path, config: &str, edit: impl FnOnce(&mut HashMap<String, Tensor>)) {
+pub fn write_checkpoint(
+    folder: &Path,
+    config: &str,
+    edit: impl FnOnce(&mut HashMap<String, Tensor>),
+) {
     let raw: serde_json::Value = serde_json::from_str(config).unwrap();
     let size = |name: &str| raw[name].as_u64().unwrap() as usize;
-    let (vocab, hidden, width) = (size("vocab_size"), size("hidden_size"), size("intermediate_size"));
+    let (vocab, hidden, width) = (
+        size("vocab_size"),
+        size("hidden_size"),
+        size("intermediate_size"),
+    );
     let (heads, kv_heads) = (size("num_attention_heads"), size("num_key_value_heads"));
     let dim = hidden / heads;
     let mut tensors = HashMap::new();
     let mut add = |name: String, shape: &[usize], scale: f32| {
         let seed = tensors.len() as u64 + 1;
-        let values: Vec<f32> =
-            crate::ops::testing::floats(seed, shape.iter().product()).iter().map(|x| x * scale).collect();
+        let values: Vec<f32> = crate::ops::testing::floats(seed, shape.iter().product())
+            .iter()
+            .map(|x| x * scale)
+            .collect();
         tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
     };
     add("model.embed_tokens.weight".into(), &[vocab, hidden], 1.0);
@@ -91,7 +112,11 @@ pub fn write_checkpoint(folder: &Path, config: &str, edit: impl FnOnce(&mut Hash
         add(at("self_attn.k_proj"), &[kv_heads * dim, hidden], 0.5);
         add(at("self_attn.v_proj"), &[kv_heads * dim, hidden], 0.5);
         add(at("self_attn.o_proj"), &[hidden, heads * dim], 0.5);
-        add(at("block_sparse_moe.gate"), &[size("num_local_experts"), hidden], 1.0);
+        add(
+            at("block_sparse_moe.gate"),
+            &[size("num_local_experts"), hidden],
+            1.0,
+        );
         for expert in 0..size("num_local_experts") {
             let at = |name: &str| at(&format!("block_sparse_moe.experts.{expert}.{name}"));
             add(at("w1"), &[width, hidden], 0.5);

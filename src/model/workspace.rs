@@ -108,12 +108,20 @@ impl Step {
     }
 
     pub fn routing(&self, top_k: usize) -> Routing<'_> {
-        Routing { order: &self.order, offsets: &self.offsets, top_k }
+        Routing {
+            order: &self.order,
+            offsets: &self.offsets,
+            top_k,
+        }
     }
 }
 
 impl Workspace {
-    pub fn new(config: &MixtralConfig, limits: Limits, device: &Device) -> Result<Self, ModelError> {
+    pub fn new(
+        config: &MixtralConfig,
+        limits: Limits,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let (t, r) = (limits.tokens, limits.logit_rows);
         let (hidden, top_k) = (config.hidden_size, config.num_experts_per_tok);
         let q_width = config.num_attention_heads * config.head_dim;
@@ -146,7 +154,11 @@ impl Workspace {
             last: floats(r, hidden)?,
             logits: floats(r, config.vocab_size)?,
         };
-        Ok(Self { limits, full, block_tables: indices(t)? })
+        Ok(Self {
+            limits,
+            full,
+            block_tables: indices(t)?,
+        })
     }
 
     /// The whole logits buffer, `[limits.logit_rows * vocab]`.
@@ -156,7 +168,11 @@ impl Workspace {
 
     /// Cuts the buffers to `batch` and copies its arrays into them. The batch has been checked.
     pub fn step(&mut self, batch: &StepBatch, config: &MixtralConfig) -> Result<Step, ModelError> {
-        let (n, sequences, r) = (batch.input_ids.len(), batch.context_lens.len(), batch.logit_rows.len());
+        let (n, sequences, r) = (
+            batch.input_ids.len(),
+            batch.context_lens.len(),
+            batch.logit_rows.len(),
+        );
         let p = n * config.num_experts_per_tok;
         let entries = batch.block_tables.len();
         if self.block_tables.elem_count() < entries {
@@ -168,7 +184,11 @@ impl Workspace {
         let block_tables = first(&self.block_tables, entries)?;
         let (q, k, v) = (first(&full.q, n)?, first(&full.k, n)?, first(&full.v, n)?);
         let attended = first(&full.attended, n)?;
-        let (heads, kv_heads, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let (heads, kv_heads, dim) = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        );
         let step = Step {
             input_ids: first(&full.input_ids, n)?,
             positions: first(&full.positions, n)?,

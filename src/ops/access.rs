@@ -25,7 +25,9 @@ impl<G: Deref<Target = Storage>, T: WithDType> Deref for Lent<G, T> {
         let Storage::Cpu(storage) = &*self.guard else {
             unreachable!("read() lends CPU storage only. This is a bug.");
         };
-        let elements = storage.as_slice::<T>().expect("read() has checked the type. This is a bug.");
+        let elements = storage
+            .as_slice::<T>()
+            .expect("read() has checked the type. This is a bug.");
         &elements[self.range.clone()]
     }
 }
@@ -40,9 +42,18 @@ pub fn read<'a, T: WithDType>(
     let range = elements(op, argument, tensor)?;
     let (guard, _) = tensor.storage_and_layout();
     if !matches!(&*guard, Storage::Cpu(_)) {
-        return Err(shape(op, argument, "on the CPU", tensor.device().location()));
+        return Err(shape(
+            op,
+            argument,
+            "on the CPU",
+            tensor.device().location(),
+        ));
     }
-    Ok(Lent { guard, range, elements: PhantomData })
+    Ok(Lent {
+        guard,
+        range,
+        elements: PhantomData,
+    })
 }
 
 /// Runs `fill` on the elements of `target`, which must be contiguous and of type `T`. None of `sources` may share
@@ -58,11 +69,26 @@ pub fn write<T: Writable, R>(
     elements(op, argument, target)?;
     let home = address(target);
     if sources.iter().any(|source| address(source) == home) {
-        return Err(shape(op, argument, "apart from every source", "in the same storage as one"));
+        return Err(shape(
+            op,
+            argument,
+            "apart from every source",
+            "in the same storage as one",
+        ));
     }
-    let fill = Fill { op, fill: RefCell::new(Some(fill)), result: RefCell::new(None), elements: PhantomData };
-    target.inplace_op1(&fill).map_err(|source| OpError::Device { op, source })?;
-    Ok(fill.result.into_inner().expect("candle has run the op. This is a bug."))
+    let fill = Fill {
+        op,
+        fill: RefCell::new(Some(fill)),
+        result: RefCell::new(None),
+        elements: PhantomData,
+    };
+    target
+        .inplace_op1(&fill)
+        .map_err(|source| OpError::Device { op, source })?;
+    Ok(fill
+        .result
+        .into_inner()
+        .expect("candle has run the op. This is a bug."))
 }
 
 /// An element type that ops write.
@@ -73,13 +99,21 @@ pub trait Writable: WithDType {
 
 impl Writable for f32 {
     fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        if let CpuStorage::F32(elements) = storage { Some(elements) } else { None }
+        if let CpuStorage::F32(elements) = storage {
+            Some(elements)
+        } else {
+            None
+        }
     }
 }
 
 impl Writable for u32 {
     fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        if let CpuStorage::U32(elements) = storage { Some(elements) } else { None }
+        if let CpuStorage::U32(elements) = storage {
+            Some(elements)
+        } else {
+            None
+        }
     }
 }
 
@@ -96,9 +130,14 @@ impl<T: Writable, R, F: FnOnce(&mut [T]) -> R> InplaceOp1 for Fill<F, T, R> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (from, to) = layout.contiguous_offsets().expect("write() has checked the layout. This is a bug.");
+        let (from, to) = layout
+            .contiguous_offsets()
+            .expect("write() has checked the layout. This is a bug.");
         let elements = T::elements(storage).expect("write() has checked the type. This is a bug.");
-        let fill = self.fill.take().expect("candle runs an op once. This is a bug.");
+        let fill = self
+            .fill
+            .take()
+            .expect("candle runs an op once. This is a bug.");
         self.result.replace(Some(fill(&mut elements[from..to])));
         Ok(())
     }
@@ -111,7 +150,12 @@ pub fn dims<const N: usize>(
     tensor: &Tensor,
 ) -> Result<[usize; N], OpError> {
     tensor.dims().try_into().map_err(|_| {
-        shape(op, argument, format!("{N}-dimensional"), format!("of shape {:?}", tensor.dims()))
+        shape(
+            op,
+            argument,
+            format!("{N}-dimensional"),
+            format!("of shape {:?}", tensor.dims()),
+        )
     })
 }
 
@@ -125,7 +169,12 @@ pub fn check_dims(
     if tensor.dims() == expected {
         return Ok(());
     }
-    Err(shape(op, argument, format!("{expected:?}"), format!("of shape {:?}", tensor.dims())))
+    Err(shape(
+        op,
+        argument,
+        format!("{expected:?}"),
+        format!("of shape {:?}", tensor.dims()),
+    ))
 }
 
 /// Refuses a tensor whose type is none of `expected`.
@@ -138,7 +187,12 @@ pub fn check_dtype(
     if expected.contains(&tensor.dtype()) {
         return Ok(());
     }
-    Err(shape(op, argument, format!("{expected:?}"), format!("{:?}", tensor.dtype())))
+    Err(shape(
+        op,
+        argument,
+        format!("{expected:?}"),
+        format!("{:?}", tensor.dtype()),
+    ))
 }
 
 /// An [`OpError::Shape`].
@@ -149,7 +203,12 @@ pub fn shape(
     given: impl Debug,
 ) -> OpError {
     let plain = |value: &dyn Debug| format!("{value:?}").trim_matches('"').to_string();
-    OpError::Shape { op, argument, expected: plain(&expected), given: plain(&given) }
+    OpError::Shape {
+        op,
+        argument,
+        expected: plain(&expected),
+        given: plain(&given),
+    }
 }
 
 /// Refuses an index that is not below `limit`.
@@ -159,13 +218,31 @@ pub fn check_index(
     given: usize,
     limit: usize,
 ) -> Result<(), OpError> {
-    if given < limit { Ok(()) } else { Err(OpError::Index { op, argument, given, limit }) }
+    if given < limit {
+        Ok(())
+    } else {
+        Err(OpError::Index {
+            op,
+            argument,
+            given,
+            limit,
+        })
+    }
 }
 
-fn elements(op: &'static str, argument: &'static str, tensor: &Tensor) -> Result<Range<usize>, OpError> {
+fn elements(
+    op: &'static str,
+    argument: &'static str,
+    tensor: &Tensor,
+) -> Result<Range<usize>, OpError> {
     match tensor.layout().contiguous_offsets() {
         Some((from, to)) => Ok(from..to),
-        None => Err(shape(op, argument, "contiguous", format!("strided by {:?}", tensor.stride()))),
+        None => Err(shape(
+            op,
+            argument,
+            "contiguous",
+            format!("strided by {:?}", tensor.stride()),
+        )),
     }
 }
 

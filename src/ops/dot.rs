@@ -58,9 +58,10 @@ impl Rows<'_> {
     fn last(&self, m: usize) -> usize {
         match self {
             Rows::From(first) => first + m - 1,
-            Rows::Listed(list, divisor) => {
-                list[..m].iter().max().map_or(0, |&row| row as usize / divisor)
-            }
+            Rows::Listed(list, divisor) => list[..m]
+                .iter()
+                .max()
+                .map_or(0, |&row| row as usize / divisor),
         }
     }
 }
@@ -91,7 +92,12 @@ unsafe impl Sync for Output {}
 /// # Panics
 /// If a row lies outside of its slice: the ops check their shapes before they come here.
 pub fn multiply<W: Weight>(product: &Product<'_, W>, y: &mut [f32]) {
-    multiply_each(Isa::best(), TASK_OPERATIONS, std::slice::from_ref(product), y);
+    multiply_each(
+        Isa::best(),
+        TASK_OPERATIONS,
+        std::slice::from_ref(product),
+        y,
+    );
 }
 
 /// Computes a small product into `y` on this thread.
@@ -108,8 +114,13 @@ pub fn multiply_here<W: Weight>(product: &Product<'_, W>, y: &mut [f32]) {
 /// # Panics
 /// As [`multiply`].
 pub fn multiply_each<W: Weight>(isa: Isa, task: usize, products: &[Product<'_, W>], y: &mut [f32]) {
-    let Some(n) = products.first().map(|product| product.n) else { return };
-    assert!(isa == Isa::best() || Isa::available().contains(&isa), "no {isa:?} here. This is a bug.");
+    let Some(n) = products.first().map(|product| product.n) else {
+        return;
+    };
+    assert!(
+        isa == Isa::best() || Isa::available().contains(&isa),
+        "no {isa:?} here. This is a bug."
+    );
     let mut operations = 0usize;
     for product in products {
         assert!(product.n == n, "products differ in columns. This is a bug.");
@@ -124,12 +135,18 @@ pub fn multiply_each<W: Weight>(isa: Isa, task: usize, products: &[Product<'_, W
             unsafe { W::columns(isa, product, y, columns.clone()) }
         }
     };
-    let tasks = if operations / 2 < task { 1 } else { (operations / task).min(rayon::current_num_threads()) };
+    let tasks = if operations / 2 < task {
+        1
+    } else {
+        (operations / task).min(rayon::current_num_threads())
+    };
     if tasks == 1 {
         return columns(0..n);
     }
     let width = n.div_ceil(tasks).next_multiple_of(COLUMNS);
-    (0..n.div_ceil(width)).into_par_iter().for_each(|part| columns(part * width..n.min((part + 1) * width)));
+    (0..n.div_ceil(width))
+        .into_par_iter()
+        .for_each(|part| columns(part * width..n.min((part + 1) * width)));
 }
 
 impl<W> Product<'_, W> {
@@ -138,16 +155,30 @@ impl<W> Product<'_, W> {
         let fits = |rows: Rows<'_>, count: usize, stride: usize, width: usize, len: usize| {
             count == 0 || width == 0 || rows.last(count) * stride + width <= len
         };
-        assert!(fits(self.x_rows, self.m, self.x_stride, self.k, self.x.len()), "x is short. This is a bug.");
-        assert!(fits(Rows::From(0), self.n, self.w_stride, self.k, self.w.len()), "w is short. This is a bug.");
-        assert!(fits(self.y_rows, self.m, self.y_stride, self.n, len), "y is short. This is a bug.");
+        assert!(
+            fits(self.x_rows, self.m, self.x_stride, self.k, self.x.len()),
+            "x is short. This is a bug."
+        );
+        assert!(
+            fits(Rows::From(0), self.n, self.w_stride, self.k, self.w.len()),
+            "w is short. This is a bug."
+        );
+        assert!(
+            fits(self.y_rows, self.m, self.y_stride, self.n, len),
+            "y is short. This is a bug."
+        );
     }
 }
 
 macro_rules! weight {
     ($weight:ty, $load:ident) => {
         impl Weight for $weight {
-            unsafe fn columns(isa: Isa, product: &Product<'_, Self>, y: Output, columns: Range<usize>) {
+            unsafe fn columns(
+                isa: Isa,
+                product: &Product<'_, Self>,
+                y: Output,
+                columns: Range<usize>,
+            ) {
                 // SAFETY: the caller's promise, passed on.
                 unsafe {
                     match isa {
@@ -294,8 +325,8 @@ unsafe fn filled<T: Copy>(from: *const T, count: usize, zero: T) -> [T; LANES] {
 mod avx512 {
     use std::arch::x86_64::{
         __m512, _mm256_add_ps, _mm256_loadu_si256, _mm512_castps512_ps256, _mm512_castsi512_ps,
-        _mm512_cvtepu16_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps,
-        _mm512_slli_epi32,
+        _mm512_cvtepu16_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_setzero_ps, _mm512_slli_epi32,
     };
 
     use super::*;
@@ -330,7 +361,10 @@ mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     fn sum(lanes: __m512) -> f32 {
-        let eight = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes));
+        let eight = _mm256_add_ps(
+            _mm512_castps512_ps256(lanes),
+            _mm512_extractf32x8_ps::<1>(lanes),
+        );
         avx2::sum_eight(eight)
     }
 
@@ -341,9 +375,10 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,
-        _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_extractf128_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_slli_epi32,
+        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehdup_ps,
+        _mm_movehl_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
+        _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_setzero_ps, _mm256_slli_epi32,
     };
 
     use super::*;
@@ -368,8 +403,12 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn load_bf16(from: *const bf16) -> Lanes {
         // SAFETY: the caller promises 16 elements; a bf16 is the upper half of the f32 of the same value.
-        let (low, high) =
-            unsafe { (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(8).cast())) };
+        let (low, high) = unsafe {
+            (
+                _mm_loadu_si128(from.cast()),
+                _mm_loadu_si128(from.add(8).cast()),
+            )
+        };
         Lanes(
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(low))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high))),
@@ -379,7 +418,10 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        Lanes(_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
+        Lanes(
+            _mm256_fmadd_ps(a.0, b.0, c.0),
+            _mm256_fmadd_ps(a.1, b.1, c.1),
+        )
     }
 
     #[inline]
@@ -392,7 +434,10 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub fn sum_eight(eight: __m256) -> f32 {
-        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let four = _mm_add_ps(
+            _mm256_castps256_ps128(eight),
+            _mm256_extractf128_ps::<1>(eight),
+        );
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
     }

@@ -53,7 +53,9 @@ mod tests {
 
     #[test]
     fn each_token_receives_its_row_of_the_table_in_either_type() {
-        let table = tensor(&floats(1, 5 * 3), &[5, 3]).to_dtype(DType::BF16).unwrap();
+        let table = tensor(&floats(1, 5 * 3), &[5, 3])
+            .to_dtype(DType::BF16)
+            .unwrap();
         let wide = table.to_dtype(DType::F32).unwrap();
         let ids = Tensor::new(&[4u32, 0, 4], &Device::Cpu).unwrap();
         let (a, b) = (poisoned(&[3, 3]), poisoned(&[3, 3]));
@@ -70,6 +72,9 @@ mod tests {
         let table = tensor(&floats(1, 6), &[2, 3]);
         let ids = Tensor::new(&[1u32, 2], &Device::Cpu).unwrap();
         let error = embedding(&table, &ids, &poisoned(&[2, 3])).unwrap_err();
-        assert_eq!(error.to_string(), "embedding: `ids` holds 2, which is not below 2");
+        assert_eq!(
+            error.to_string(),
+            "embedding: `ids` holds 2, which is not below 2"
+        );
     }
 }

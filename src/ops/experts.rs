@@ -66,9 +66,18 @@ fn typed<W: Weight + candle_core::WithDType>(
     check_dims(op, "w", w, &[num_experts, n, k])?;
     check_dims(op, "y", y, &[pairs, n])?;
     check_dims(op, "routing.offsets", routing.offsets, &[num_experts + 1])?;
-    let expected = if side == Side::In { pairs / routing.top_k.max(1) } else { pairs };
+    let expected = if side == Side::In {
+        pairs / routing.top_k.max(1)
+    } else {
+        pairs
+    };
     if rows != expected {
-        return Err(shape(op, "x", format!("{expected} rows"), format!("{rows} rows")));
+        return Err(shape(
+            op,
+            "x",
+            format!("{expected} rows"),
+            format!("{rows} rows"),
+        ));
     }
     let order = &*read::<u32>(op, "routing.order", routing.order)?;
     let offsets = &*read::<u32>(op, "routing.offsets", routing.offsets)?;
@@ -85,19 +94,41 @@ fn typed<W: Weight + candle_core::WithDType>(
                 Side::Out => (first, Rows::Listed(&order[sorted], 1)),
             };
             let w = &weights[expert * n * k..(expert + 1) * n * k];
-            Product { x: x_elements, x_stride: k, x_rows, m, w, w_stride: k, n, k, y_rows, y_stride: n }
+            Product {
+                x: x_elements,
+                x_stride: k,
+                x_rows,
+                m,
+                w,
+                w_stride: k,
+                n,
+                k,
+                y_rows,
+                y_stride: n,
+            }
         })
         .collect();
-    write(op, "y", y, &[x, w, routing.order, routing.offsets], |y: &mut [f32]| {
-        multiply_each(Isa::best(), TASK_OPERATIONS, &products, y);
-    })
+    write(
+        op,
+        "y",
+        y,
+        &[x, w, routing.order, routing.offsets],
+        |y: &mut [f32]| {
+            multiply_each(Isa::best(), TASK_OPERATIONS, &products, y);
+        },
+    )
 }
 
 /// Refuses offsets that are not ascending up to the number of pairs, and pairs that do not exist.
 fn check_routing(op: &'static str, order: &[u32], offsets: &[u32]) -> Result<(), OpError> {
     let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
     if !ascending || offsets.first() != Some(&0) || offsets.last() != Some(&(order.len() as u32)) {
-        return Err(shape(op, "routing.offsets", format!("ascending from 0 to {}", order.len()), offsets));
+        return Err(shape(
+            op,
+            "routing.offsets",
+            format!("ascending from 0 to {}", order.len()),
+            offsets,
+        ));
     }
     for &pair in order {
         check_index(op, "routing.order", pair as usize, order.len())?;
@@ -121,7 +152,10 @@ pub fn combine_experts(pairs: &Tensor, weights: &Tensor, out: &Tensor) -> Result
     let [_, hidden] = dims(OP, "pairs", pairs)?;
     check_dims(OP, "pairs", pairs, &[num_tokens * top_k, hidden])?;
     check_dims(OP, "out", out, &[num_tokens, hidden])?;
-    let (rows, scales) = (&*read::<f32>(OP, "pairs", pairs)?, &*read::<f32>(OP, "weights", weights)?);
+    let (rows, scales) = (
+        &*read::<f32>(OP, "pairs", pairs)?,
+        &*read::<f32>(OP, "weights", weights)?,
+    );
     write(OP, "out", out, &[pairs, weights], |out: &mut [f32]| {
         for (token, out) in out.chunks_exact_mut(hidden).enumerate() {
             out.fill(0.0);

@@ -126,3 +126,62 @@ pub fn exp(x: f32) -> f32 {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::floats;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place_over_its_whole_range() {
+        let mut worst = 0.0f64;
+        for step in -87_300..=88_700 {
+            let x = step as f32 / 1000.0;
+            let exact = (x as f64).exp();
+            worst = worst.max((exp(x) as f64 - exact).abs() / (exact * f32::EPSILON as f64));
+        }
+        assert!(worst <= 2.0, "{worst} units");
+    }
+
+    #[test]
+    fn exp_is_exact_at_its_ends_and_keeps_nan() {
+        assert_eq!((exp(0.0), exp(-0.0)), (1.0, 1.0));
+        assert_eq!((exp(-88.0), exp(f32::NEG_INFINITY)), (0.0, 0.0));
+        assert_eq!(
+            (exp(89.0), exp(f32::INFINITY)),
+            (f32::INFINITY, f32::INFINITY)
+        );
+        assert!(exp(88.722_83).is_finite() && exp(f32::NAN).is_nan());
+    }
+
+    fn exp_all(from: &[f32], to: &mut [f32]) {
+        widest! {
+            fn wide(from: &[f32], to: &mut [f32]) = narrow;
+        }
+        #[inline(always)]
+        fn narrow(from: &[f32], to: &mut [f32]) {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = exp(*from);
+            }
+        }
+        wide(from, to);
+    }
+
+    #[test]
+    fn the_widest_instructions_give_the_bits_of_plain_ones() {
+        let from: Vec<f32> = floats(1, 1003).iter().map(|x| 100.0 * x).collect();
+        let mut to = vec![f32::NAN; from.len()];
+        exp_all(&from, &mut to);
+        for (from, to) in from.iter().zip(&to) {
+            assert_eq!(exp(*from).to_bits(), to.to_bits());
+        }
+    }
+
+    #[test]
+    fn the_tree_adds_halves_onto_halves() {
+        let mut lanes = [0.0; LANES];
+        // Only this order loses nothing: the large ones cancel in the first level.
+        (lanes[3], lanes[11], lanes[5]) = (1e30, -1e30, 1.0);
+        assert_eq!(tree(lanes), 1.0);
+    }
+}

@@ -19,10 +19,18 @@ const OP: &str = "linear";
 /// [`OpError::Shape`] naming the argument.
 pub fn linear(x: &Tensor, w: &Tensor, y: &Tensor) -> Result<(), OpError> {
     check_dtype(OP, "w", w, &[DType::F32, DType::BF16])?;
-    if w.dtype() == DType::F32 { typed::<f32>(x, w, y) } else { typed::<bf16>(x, w, y) }
+    if w.dtype() == DType::F32 {
+        typed::<f32>(x, w, y)
+    } else {
+        typed::<bf16>(x, w, y)
+    }
 }
 
-fn typed<W: Weight + candle_core::WithDType>(x: &Tensor, w: &Tensor, y: &Tensor) -> Result<(), OpError> {
+fn typed<W: Weight + candle_core::WithDType>(
+    x: &Tensor,
+    w: &Tensor,
+    y: &Tensor,
+) -> Result<(), OpError> {
     let [m, k] = dims(OP, "x", x)?;
     let [n, _] = dims(OP, "w", w)?;
     check_dims(OP, "w", w, &[n, k])?;
@@ -59,8 +67,13 @@ mod tests {
             let (x, w) = (values(&x), values(&w.to_dtype(DType::F32).unwrap()));
             for (at, y) in values(&y).into_iter().enumerate() {
                 let (i, j) = (at / n, at % n);
-                let exact: f64 = (0..k).map(|c| x[i * k + c] as f64 * w[j * k + c] as f64).sum();
-                assert!((y as f64 - exact).abs() <= f32::EPSILON as f64 * (k as f64).sqrt(), "{dtype:?} {at}");
+                let exact: f64 = (0..k)
+                    .map(|c| x[i * k + c] as f64 * w[j * k + c] as f64)
+                    .sum();
+                assert!(
+                    (y as f64 - exact).abs() <= f32::EPSILON as f64 * (k as f64).sqrt(),
+                    "{dtype:?} {at}"
+                );
             }
         }
     }
@@ -69,12 +82,21 @@ mod tests {
     fn arguments_that_disagree_are_named() {
         let (x, w) = (poisoned(&[2, 8]), poisoned(&[3, 9]));
         let error = linear(&x, &w, &poisoned(&[2, 3])).unwrap_err();
-        assert_eq!(error.to_string(), "linear: `w` is of shape [3, 9], expected [3, 8]");
+        assert_eq!(
+            error.to_string(),
+            "linear: `w` is of shape [3, 9], expected [3, 8]"
+        );
         let error = linear(&x, &poisoned(&[3, 8]), &poisoned(&[3, 2])).unwrap_err();
-        assert_eq!(error.to_string(), "linear: `y` is of shape [3, 2], expected [2, 3]");
+        assert_eq!(
+            error.to_string(),
+            "linear: `y` is of shape [3, 2], expected [2, 3]"
+        );
         let strided = poisoned(&[8, 2]).t().unwrap();
         let error = linear(&strided, &poisoned(&[3, 8]), &poisoned(&[2, 3])).unwrap_err();
-        assert_eq!(error.to_string(), "linear: `x` is strided by [1, 2], expected contiguous");
+        assert_eq!(
+            error.to_string(),
+            "linear: `x` is strided by [1, 2], expected contiguous"
+        );
     }
 
     #[test]
@@ -82,6 +104,11 @@ mod tests {
         let all = poisoned(&[8, 4]);
         let (x, y) = (all.narrow(0, 0, 4).unwrap(), all.narrow(0, 4, 4).unwrap());
         let error = linear(&x, &poisoned(&[4, 4]), &y).unwrap_err();
-        assert!(error.to_string().contains("`y` is in the same storage as one"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("`y` is in the same storage as one"),
+            "{error}"
+        );
     }
 }

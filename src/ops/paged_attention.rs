@@ -52,13 +52,23 @@ pub fn paged_attention(
     let [num_tokens, num_heads, head_dim] = dims(OP, "q", q)?;
     let [num_blocks, block_size, kv_heads, _] = dims(OP, "k_cache", k_cache)?;
     let [num_seqs, max_blocks] = dims(OP, "block_tables", pages.block_tables)?;
-    check_dims(OP, "k_cache", k_cache, &[num_blocks, block_size, kv_heads, head_dim])?;
+    check_dims(
+        OP,
+        "k_cache",
+        k_cache,
+        &[num_blocks, block_size, kv_heads, head_dim],
+    )?;
     check_dims(OP, "v_cache", v_cache, k_cache.dims())?;
     check_dims(OP, "cu_seqlens_q", pages.cu_seqlens_q, &[num_seqs + 1])?;
     check_dims(OP, "context_lens", pages.context_lens, &[num_seqs])?;
     check_dims(OP, "out", out, q.dims())?;
     if kv_heads == 0 || !num_heads.is_multiple_of(kv_heads) {
-        return Err(shape(OP, "q", format!("a multiple of {kv_heads} heads"), format!("{num_heads} heads")));
+        return Err(shape(
+            OP,
+            "q",
+            format!("a multiple of {kv_heads} heads"),
+            format!("{num_heads} heads"),
+        ));
     }
     if window == Some(0) {
         return Err(shape(OP, "window", "at least 1", 0));
@@ -66,7 +76,12 @@ pub fn paged_attention(
     let tables = &*read::<u32>(OP, "block_tables", pages.block_tables)?;
     let starts = &*read::<u32>(OP, "cu_seqlens_q", pages.cu_seqlens_q)?;
     let lens = &*read::<u32>(OP, "context_lens", pages.context_lens)?;
-    let work = check_pages(tables, starts, lens, [num_tokens, num_blocks, block_size, max_blocks])?;
+    let work = check_pages(
+        tables,
+        starts,
+        lens,
+        [num_tokens, num_blocks, block_size, max_blocks],
+    )?;
     let queries = &*read::<f32>(OP, "q", q)?;
     let k = &*read::<f32>(OP, "k_cache", k_cache)?;
     let v = &*read::<f32>(OP, "v_cache", v_cache)?;
@@ -79,29 +94,50 @@ pub fn paged_attention(
         let end = lens[sequence] as usize + 1 - after;
         let start = window.map_or(0, |window| end.saturating_sub(window));
         let table = &tables[sequence * max_blocks..(sequence + 1) * max_blocks];
-        let keys = Keys { k, v, table, block_size, kv_heads, kv_head, head_dim };
-        for (q, out) in q.chunks(HEADS * head_dim).zip(out.chunks_mut(HEADS * head_dim)) {
+        let keys = Keys {
+            k,
+            v,
+            table,
+            block_size,
+            kv_heads,
+            kv_head,
+            head_dim,
+        };
+        for (q, out) in q
+            .chunks(HEADS * head_dim)
+            .zip(out.chunks_mut(HEADS * head_dim))
+        {
             keys.attend(q, start, end, out);
         }
     };
     let size = group * head_dim;
-    write(OP, "out", out, &[q, k_cache, v_cache], |out: &mut [f32]| {
-        if size == 0 || num_tokens == 0 {
-            return;
-        }
-        let operations = 4 * work * num_heads * head_dim;
-        if operations < 2 * TASK_OPERATIONS {
-            queries.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate().for_each(attend);
-        } else {
-            let rows = num_tokens * kv_heads;
-            queries
-                .par_chunks_exact(size)
-                .zip(out.par_chunks_exact_mut(size))
-                .enumerate()
-                .with_min_len((rows * TASK_OPERATIONS / operations).clamp(1, rows))
-                .for_each(attend);
-        }
-    })
+    write(
+        OP,
+        "out",
+        out,
+        &[q, k_cache, v_cache],
+        |out: &mut [f32]| {
+            if size == 0 || num_tokens == 0 {
+                return;
+            }
+            let operations = 4 * work * num_heads * head_dim;
+            if operations < 2 * TASK_OPERATIONS {
+                queries
+                    .chunks_exact(size)
+                    .zip(out.chunks_exact_mut(size))
+                    .enumerate()
+                    .for_each(attend);
+            } else {
+                let rows = num_tokens * kv_heads;
+                queries
+                    .par_chunks_exact(size)
+                    .zip(out.par_chunks_exact_mut(size))
+                    .enumerate()
+                    .with_min_len((rows * TASK_OPERATIONS / operations).clamp(1, rows))
+                    .for_each(attend);
+            }
+        },
+    )
 }
 
 /// Refuses arrays that point outside of each other or of the cache; returns the sum over rows of keys per sequence.
@@ -113,14 +149,25 @@ fn check_pages(
 ) -> Result<usize, OpError> {
     let ascending = starts.windows(2).all(|pair| pair[0] < pair[1]);
     if !ascending || starts.first() != Some(&0) || starts.last() != Some(&(num_tokens as u32)) {
-        return Err(shape(OP, "cu_seqlens_q", format!("ascending from 0 to {num_tokens}"), starts));
+        return Err(shape(
+            OP,
+            "cu_seqlens_q",
+            format!("ascending from 0 to {num_tokens}"),
+            starts,
+        ));
     }
     let mut work = 0;
     for (sequence, &len) in lens.iter().enumerate() {
-        let (len, rows) = (len as usize, (starts[sequence + 1] - starts[sequence]) as usize);
+        let (len, rows) = (
+            len as usize,
+            (starts[sequence + 1] - starts[sequence]) as usize,
+        );
         let blocks = len.div_ceil(block_size.max(1));
         if len < rows || blocks > max_blocks {
-            let expected = format!("{rows} to {} for sequence {sequence}", max_blocks * block_size);
+            let expected = format!(
+                "{rows} to {} for sequence {sequence}",
+                max_blocks * block_size
+            );
             return Err(shape(OP, "context_lens", expected, len));
         }
         for &block in &tables[sequence * max_blocks..][..blocks] {
@@ -149,7 +196,10 @@ impl Keys<'_> {
         let scale = 1.0 / (dim as f32).sqrt();
         let heads = q.len() / dim;
         let mut scores = [0.0f32; HEADS * CHUNK];
-        let mut softmax = [Softmax { maximum: f32::NEG_INFINITY, total: 0.0 }; HEADS];
+        let mut softmax = [Softmax {
+            maximum: f32::NEG_INFINITY,
+            total: 0.0,
+        }; HEADS];
         out.fill(0.0);
         let mut first = start;
         while first < end {
@@ -169,11 +219,20 @@ impl Keys<'_> {
                 };
                 multiply_here(&product, &mut scores[at..]);
             }
-            let rows = scores.as_chunks_mut::<CHUNK>().0.iter_mut().zip(&mut softmax);
+            let rows = scores
+                .as_chunks_mut::<CHUNK>()
+                .0
+                .iter_mut()
+                .zip(&mut softmax);
             for ((scores, softmax), out) in rows.zip(out.chunks_exact_mut(dim)) {
                 absorb(scores, last - first, scale, softmax, out);
                 for (at, run, base) in self.runs(first, last) {
-                    add_values(&scores[at..at + run], &self.v[base..], self.kv_heads * dim, out);
+                    add_values(
+                        &scores[at..at + run],
+                        &self.v[base..],
+                        self.kv_heads * dim,
+                        out,
+                    );
                 }
             }
             first = last;
@@ -197,7 +256,11 @@ impl Keys<'_> {
             let slot = self.table[block] as usize * self.block_size + offset;
             let begin = at - first;
             at += run;
-            Some((begin, run, (slot * self.kv_heads + self.kv_head) * self.head_dim))
+            Some((
+                begin,
+                run,
+                (slot * self.kv_heads + self.kv_head) * self.head_dim,
+            ))
         })
     }
 }
@@ -215,7 +278,13 @@ widest! {
 }
 
 #[inline(always)]
-fn absorb_row(scores: &mut [f32; CHUNK], count: usize, scale: f32, softmax: &mut Softmax, out: &mut [f32]) {
+fn absorb_row(
+    scores: &mut [f32; CHUNK],
+    count: usize,
+    scale: f32,
+    softmax: &mut Softmax,
+    out: &mut [f32],
+) {
     for score in &mut scores[..count] {
         *score *= scale;
     }
@@ -226,7 +295,9 @@ fn absorb_row(scores: &mut [f32; CHUNK], count: usize, scale: f32, softmax: &mut
             *lane = if *score > *lane { *score } else { *lane };
         }
     }
-    let maximum = lanes.into_iter().fold(softmax.maximum, |a, b| if b > a { b } else { a });
+    let maximum = lanes
+        .into_iter()
+        .fold(softmax.maximum, |a, b| if b > a { b } else { a });
     let mut sums = [0.0f32; LANES];
     for chunk in scores.as_chunks_mut::<LANES>().0 {
         for (sum, score) in sums.iter_mut().zip(chunk) {
@@ -253,7 +324,12 @@ fn add_value_rows(weights: &[f32], v: &[f32], stride: usize, out: &mut [f32]) {
     let row = |j: usize| &v[j * stride..j * stride + dim];
     let (quads, rest) = weights.as_chunks::<4>();
     for (quad, &[w0, w1, w2, w3]) in quads.iter().enumerate() {
-        let (v0, v1, v2, v3) = (row(4 * quad), row(4 * quad + 1), row(4 * quad + 2), row(4 * quad + 3));
+        let (v0, v1, v2, v3) = (
+            row(4 * quad),
+            row(4 * quad + 1),
+            row(4 * quad + 2),
+            row(4 * quad + 3),
+        );
         for d in 0..dim {
             let sum = w1.mul_add(v1[d], w0.mul_add(v0[d], out[d]));
             out[d] = w3.mul_add(v3[d], w2.mul_add(v2[d], sum));

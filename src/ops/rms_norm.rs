@@ -20,7 +20,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, out: &Tensor) -> Result<(
     let [_, hidden] = dims(OP, "x", x)?;
     check_dims(OP, "weight", weight, &[hidden])?;
     check_dims(OP, "out", out, x.dims())?;
-    let (rows, weights) = (&*read::<f32>(OP, "x", x)?, &*read::<f32>(OP, "weight", weight)?);
+    let (rows, weights) = (
+        &*read::<f32>(OP, "x", x)?,
+        &*read::<f32>(OP, "weight", weight)?,
+    );
     write(OP, "out", out, &[x, weight], |out: &mut [f32]| {
         for (row, out) in rows.chunks_exact(hidden).zip(out.chunks_exact_mut(hidden)) {
             normalise(row, weights, eps, out);
@@ -48,18 +51,29 @@ pub fn add_rms_norm(
     check_dims(OP, "residual", residual, x.dims())?;
     check_dims(OP, "weight", weight, &[hidden])?;
     check_dims(OP, "out", out, x.dims())?;
-    let (rows, weights) = (&*read::<f32>(OP, "x", x)?, &*read::<f32>(OP, "weight", weight)?);
-    write(OP, "residual", residual, &[x, weight, out], |residual: &mut [f32]| {
-        write(OP, "out", out, &[x, weight], |out: &mut [f32]| {
-            let rows = rows.chunks_exact(hidden).zip(residual.chunks_exact_mut(hidden));
-            for ((row, sum), out) in rows.zip(out.chunks_exact_mut(hidden)) {
-                for (sum, value) in sum.iter_mut().zip(row) {
-                    *sum += value;
+    let (rows, weights) = (
+        &*read::<f32>(OP, "x", x)?,
+        &*read::<f32>(OP, "weight", weight)?,
+    );
+    write(
+        OP,
+        "residual",
+        residual,
+        &[x, weight, out],
+        |residual: &mut [f32]| {
+            write(OP, "out", out, &[x, weight], |out: &mut [f32]| {
+                let rows = rows
+                    .chunks_exact(hidden)
+                    .zip(residual.chunks_exact_mut(hidden));
+                for ((row, sum), out) in rows.zip(out.chunks_exact_mut(hidden)) {
+                    for (sum, value) in sum.iter_mut().zip(row) {
+                        *sum += value;
+                    }
+                    normalise(sum, weights, eps, out);
                 }
-                normalise(sum, weights, eps, out);
-            }
-        })
-    })?
+            })
+        },
+    )?
 }
 
 widest! {
@@ -91,7 +105,10 @@ mod tests {
 
     fn slow(x: &[f32], weight: &[f32], eps: f64) -> Vec<f64> {
         let mean = x.iter().map(|&x| x as f64 * x as f64).sum::<f64>() / x.len() as f64;
-        x.iter().zip(weight).map(|(&x, &w)| x as f64 / (mean + eps).sqrt() * w as f64).collect()
+        x.iter()
+            .zip(weight)
+            .map(|(&x, &w)| x as f64 / (mean + eps).sqrt() * w as f64)
+            .collect()
     }
 
     #[test]
@@ -105,7 +122,9 @@ mod tests {
             for (row, out) in x.chunks(hidden).zip(out.chunks(hidden)) {
                 for (exact, out) in slow(row, &weight, 1e-5).iter().zip(out) {
                     // Four roundings after the sum; the sum's own error halves in the root.
-                    let tolerance = f32::EPSILON as f64 * (4.0 + (hidden as f64).sqrt()) * exact.abs().max(1e-6);
+                    let tolerance = f32::EPSILON as f64
+                        * (4.0 + (hidden as f64).sqrt())
+                        * exact.abs().max(1e-6);
                     assert!((exact - *out as f64).abs() <= tolerance, "{exact} {out}");
                 }
             }
@@ -114,7 +133,10 @@ mod tests {
 
     #[test]
     fn the_fused_form_adds_and_then_normalises_to_the_same_bits() {
-        let (x, sum) = (tensor(&floats(5, 66), &[2, 33]), tensor(&floats(6, 66), &[2, 33]));
+        let (x, sum) = (
+            tensor(&floats(5, 66), &[2, 33]),
+            tensor(&floats(6, 66), &[2, 33]),
+        );
         let weight = tensor(&floats(7, 33), &[33]);
         let expected_sum = (&sum + &x).unwrap();
         let (fused, plain) = (poisoned(&[2, 33]), poisoned(&[2, 33]));

@@ -26,7 +26,12 @@ impl RopeTable {
     ///
     /// # Errors
     /// [`OpError::Shape`] if `head_dim` is odd, [`OpError::Device`] if memory runs out.
-    pub fn new(max_positions: usize, head_dim: usize, theta: f64, device: &Device) -> Result<Self, OpError> {
+    pub fn new(
+        max_positions: usize,
+        head_dim: usize,
+        theta: f64,
+        device: &Device,
+    ) -> Result<Self, OpError> {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(shape(OP, "head_dim", "even", head_dim));
         }
@@ -34,7 +39,10 @@ impl RopeTable {
         let frequency: Vec<f32> = (0..half)
             .map(|i| 1.0 / theta.powf(((2 * i) as f32 / head_dim as f32) as f64) as f32)
             .collect();
-        let (mut cos, mut sin) = (Vec::with_capacity(max_positions * half), Vec::with_capacity(max_positions * half));
+        let (mut cos, mut sin) = (
+            Vec::with_capacity(max_positions * half),
+            Vec::with_capacity(max_positions * half),
+        );
         for position in 0..max_positions {
             for frequency in &frequency {
                 let angle = (position as f32 * frequency) as f64;
@@ -43,9 +51,13 @@ impl RopeTable {
             }
         }
         let device = |values| {
-            Tensor::from_vec(values, (max_positions, half), device).map_err(|source| OpError::Device { op: OP, source })
+            Tensor::from_vec(values, (max_positions, half), device)
+                .map_err(|source| OpError::Device { op: OP, source })
         };
-        Ok(Self { cos: device(cos)?, sin: device(sin)? })
+        Ok(Self {
+            cos: device(cos)?,
+            sin: device(sin)?,
+        })
     }
 }
 
@@ -65,13 +77,19 @@ pub fn rope(x: &Tensor, positions: &Tensor, table: &RopeTable) -> Result<(), OpE
     for &position in positions {
         check_index(OP, "positions", position as usize, max_positions)?;
     }
-    let (cos, sin) = (&*read::<f32>(OP, "table", &table.cos)?, &*read::<f32>(OP, "table", &table.sin)?);
+    let (cos, sin) = (
+        &*read::<f32>(OP, "table", &table.cos)?,
+        &*read::<f32>(OP, "table", &table.sin)?,
+    );
     write(OP, "x", x, &[&table.cos, &table.sin], |x: &mut [f32]| {
         for (token, &position) in x.chunks_exact_mut(heads * head_dim).zip(positions) {
             let angles = position as usize * half..(position as usize + 1) * half;
             for head in token.chunks_exact_mut(head_dim) {
                 let (first, second) = head.split_at_mut(half);
-                let turned = first.iter_mut().zip(second).zip(cos[angles.clone()].iter().zip(&sin[angles.clone()]));
+                let turned = first
+                    .iter_mut()
+                    .zip(second)
+                    .zip(cos[angles.clone()].iter().zip(&sin[angles.clone()]));
                 for ((a, b), (cos, sin)) in turned {
                     (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
                 }
@@ -93,14 +111,24 @@ mod tests {
         let x = tensor(&before, &[2, heads, dim]);
         rope(&x, &indices(&[0, 63]), &table).unwrap();
         let after = values(&x);
-        assert_eq!(after[..heads * dim], before[..heads * dim], "position 0 turns nothing");
+        assert_eq!(
+            after[..heads * dim],
+            before[..heads * dim],
+            "position 0 turns nothing"
+        );
         for head in heads..2 * heads {
             for i in 0..dim / 2 {
                 let angle = 63.0 * theta.powf(-2.0 * i as f64 / dim as f64);
-                let (a, b) = (before[head * dim + i] as f64, before[head * dim + dim / 2 + i] as f64);
+                let (a, b) = (
+                    before[head * dim + i] as f64,
+                    before[head * dim + dim / 2 + i] as f64,
+                );
                 // The angle is below 64 and rounded to f32: an error of 64 × eps / 2.
                 let tolerance = 40.0 * f32::EPSILON as f64;
-                let exact = (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
+                let exact = (
+                    a * angle.cos() - b * angle.sin(),
+                    b * angle.cos() + a * angle.sin(),
+                );
                 assert!((after[head * dim + i] as f64 - exact.0).abs() < tolerance);
                 assert!((after[head * dim + dim / 2 + i] as f64 - exact.1).abs() < tolerance);
             }
@@ -111,6 +139,9 @@ mod tests {
     fn a_position_beyond_the_context_is_refused() {
         let table = RopeTable::new(8, 4, 1e4, &Device::Cpu).unwrap();
         let error = rope(&tensor(&floats(1, 4), &[1, 1, 4]), &indices(&[8]), &table).unwrap_err();
-        assert_eq!(error.to_string(), "rope: `positions` holds 8, which is not below 8");
+        assert_eq!(
+            error.to_string(),
+            "rope: `positions` holds 8, which is not below 8"
+        );
     }
 }

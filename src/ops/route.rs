@@ -24,17 +24,36 @@ pub fn route(logits: &Tensor, experts: &Tensor, weights: &Tensor) -> Result<(), 
     check_dims(OP, "experts", experts, &[num_tokens, top_k])?;
     check_dims(OP, "weights", weights, &[num_tokens, top_k])?;
     if top_k == 0 || top_k > num_experts {
-        return Err(shape(OP, "experts", format!("1 to {num_experts} wide"), format!("{top_k} wide")));
+        return Err(shape(
+            OP,
+            "experts",
+            format!("1 to {num_experts} wide"),
+            format!("{top_k} wide"),
+        ));
     }
     let rows = &*read::<f32>(OP, "logits", logits)?;
-    write(OP, "experts", experts, &[logits, weights], |experts: &mut [u32]| {
-        write(OP, "weights", weights, &[logits], |weights: &mut [f32]| {
-            let chosen = experts.chunks_exact_mut(top_k).zip(weights.chunks_exact_mut(top_k));
-            for (row, (experts, weights)) in rows.chunks_exact(num_experts).zip(chosen) {
-                choose(row, experts, weights);
-            }
-        })
-    })?
+    write(
+        OP,
+        "experts",
+        experts,
+        &[logits, weights],
+        |experts: &mut [u32]| {
+            write(
+                OP,
+                "weights",
+                weights,
+                &[logits],
+                |weights: &mut [f32]| {
+                    let chosen = experts
+                        .chunks_exact_mut(top_k)
+                        .zip(weights.chunks_exact_mut(top_k));
+                    for (row, (experts, weights)) in rows.chunks_exact(num_experts).zip(chosen) {
+                        choose(row, experts, weights);
+                    }
+                },
+            )
+        },
+    )?
 }
 
 fn choose(logits: &[f32], experts: &mut [u32], weights: &mut [f32]) {
@@ -75,25 +94,37 @@ pub fn sort_by_expert(experts: &Tensor, order: &Tensor, offsets: &Tensor) -> Res
     for &expert in pairs {
         check_index(OP, "experts", expert as usize, num_experts)?;
     }
-    write(OP, "order", order, &[experts, offsets], |order: &mut [u32]| {
-        write(OP, "offsets", offsets, &[experts], |offsets: &mut [u32]| {
-            offsets.fill(0);
-            // While pairs are placed, offsets[e + 1] is where expert e's next pair goes; then it is where e ends.
-            for &expert in pairs {
-                if let Some(count) = offsets.get_mut(expert as usize + 2) {
-                    *count += 1;
-                }
-            }
-            for expert in 2..offsets.len() {
-                offsets[expert] += offsets[expert - 1];
-            }
-            for (pair, &expert) in pairs.iter().enumerate() {
-                let next = &mut offsets[expert as usize + 1];
-                order[*next as usize] = pair as u32;
-                *next += 1;
-            }
-        })
-    })?
+    write(
+        OP,
+        "order",
+        order,
+        &[experts, offsets],
+        |order: &mut [u32]| {
+            write(
+                OP,
+                "offsets",
+                offsets,
+                &[experts],
+                |offsets: &mut [u32]| {
+                    offsets.fill(0);
+                    // While pairs are placed, offsets[e + 1] is where expert e's next pair goes; then it is where e ends.
+                    for &expert in pairs {
+                        if let Some(count) = offsets.get_mut(expert as usize + 2) {
+                            *count += 1;
+                        }
+                    }
+                    for expert in 2..offsets.len() {
+                        offsets[expert] += offsets[expert - 1];
+                    }
+                    for (pair, &expert) in pairs.iter().enumerate() {
+                        let next = &mut offsets[expert as usize + 1];
+                        order[*next as usize] = pair as u32;
+                        *next += 1;
+                    }
+                },
+            )
+        },
+    )?
 }
 
 #[cfg(test)]
@@ -103,16 +134,29 @@ mod tests {
 
     fn routed(logits: &[f32], num_experts: usize, top_k: usize) -> (Vec<u32>, Vec<f32>) {
         let num_tokens = logits.len() / num_experts;
-        let experts = poisoned_indices(num_tokens * top_k).reshape((num_tokens, top_k)).unwrap();
+        let experts = poisoned_indices(num_tokens * top_k)
+            .reshape((num_tokens, top_k))
+            .unwrap();
         let weights = poisoned(&[num_tokens, top_k]);
-        route(&tensor(logits, &[num_tokens, num_experts]), &experts, &weights).unwrap();
-        (experts.flatten_all().unwrap().to_vec1().unwrap(), values(&weights))
+        route(
+            &tensor(logits, &[num_tokens, num_experts]),
+            &experts,
+            &weights,
+        )
+        .unwrap();
+        (
+            experts.flatten_all().unwrap().to_vec1().unwrap(),
+            values(&weights),
+        )
     }
 
     #[test]
     fn weights_agree_with_a_slow_twin() {
         let (num_experts, top_k) = (5, 3);
-        let logits: Vec<f32> = floats(11, 40 * num_experts).iter().map(|x| x * 8.0).collect();
+        let logits: Vec<f32> = floats(11, 40 * num_experts)
+            .iter()
+            .map(|x| x * 8.0)
+            .collect();
         let (experts, weights) = routed(&logits, num_experts, top_k);
         for (token, row) in logits.chunks(num_experts).enumerate() {
             let mut ranked: Vec<usize> = (0..num_experts).collect();
@@ -121,24 +165,36 @@ mod tests {
             for rank in 0..top_k {
                 assert_eq!(experts[token * top_k + rank] as usize, ranked[rank]);
                 let exact = (row[ranked[rank]] as f64).exp() / kept;
-                assert!((weights[token * top_k + rank] as f64 - exact).abs() < 8.0 * f32::EPSILON as f64);
+                assert!(
+                    (weights[token * top_k + rank] as f64 - exact).abs()
+                        < 8.0 * f32::EPSILON as f64
+                );
             }
         }
     }
 
     #[test]
     fn ties_go_to_the_lower_expert() {
-        assert_eq!(routed(&[1.0, 2.0, 2.0, 2.0], 4, 2), (vec![1, 2], vec![0.5, 0.5]));
+        assert_eq!(
+            routed(&[1.0, 2.0, 2.0, 2.0], 4, 2),
+            (vec![1, 2], vec![0.5, 0.5])
+        );
         assert_eq!(routed(&[0.0; 4], 4, 4).0, vec![0, 1, 2, 3]);
     }
 
     #[test]
     fn logits_far_apart_do_not_overflow() {
-        assert_eq!(routed(&[-1e30, 1e30, 0.0], 3, 2), (vec![1, 2], vec![1.0, 0.0]));
+        assert_eq!(
+            routed(&[-1e30, 1e30, 0.0], 3, 2),
+            (vec![1, 2], vec![1.0, 0.0])
+        );
     }
 
     fn sorted(experts: &[u32], num_experts: usize) -> (Vec<u32>, Vec<u32>) {
-        let (order, offsets) = (poisoned_indices(experts.len()), poisoned_indices(num_experts + 1));
+        let (order, offsets) = (
+            poisoned_indices(experts.len()),
+            poisoned_indices(num_experts + 1),
+        );
         let pairs = indices(experts).reshape((experts.len(), 1)).unwrap();
         sort_by_expert(&pairs, &order, &offsets).unwrap();
         (order.to_vec1().unwrap(), offsets.to_vec1().unwrap())
@@ -146,7 +202,10 @@ mod tests {
 
     #[test]
     fn pairs_are_grouped_by_expert_in_their_order_and_empty_experts_have_no_rows() {
-        assert_eq!(sorted(&[3, 1, 3, 1, 0], 5), (vec![4, 1, 3, 0, 2], vec![0, 1, 3, 3, 5, 5]));
+        assert_eq!(
+            sorted(&[3, 1, 3, 1, 0], 5),
+            (vec![4, 1, 3, 0, 2], vec![0, 1, 3, 3, 5, 5])
+        );
         assert_eq!(sorted(&[2, 2, 2], 3), (vec![0, 1, 2], vec![0, 0, 0, 3]));
         assert_eq!(sorted(&[0, 0], 1), (vec![0, 1], vec![0, 2]));
     }
@@ -158,6 +217,9 @@ mod tests {
             &poisoned_indices(2),
             &poisoned_indices(4),
         );
-        assert_eq!(error.unwrap_err().to_string(), "sort_by_expert: `experts` holds 3, which is not below 3");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "sort_by_expert: `experts` holds 3, which is not below 3"
+        );
     }
 }

@@ -19,7 +19,12 @@ const OP: &str = "silu_mul";
 pub fn silu_mul(gate_up: &Tensor, out: &Tensor) -> Result<(), OpError> {
     let [rows, double] = dims(OP, "gate_up", gate_up)?;
     if !double.is_multiple_of(2) {
-        return Err(shape(OP, "gate_up", "of an even width", format!("{double} wide")));
+        return Err(shape(
+            OP,
+            "gate_up",
+            "of an even width",
+            format!("{double} wide"),
+        ));
     }
     let width = double / 2;
     check_dims(OP, "out", out, &[rows, width])?;
@@ -30,7 +35,9 @@ pub fn silu_mul(gate_up: &Tensor, out: &Tensor) -> Result<(), OpError> {
         }
         let row = |(out, row): (&mut [f32], &[f32])| activate(&row[..width], &row[width..], out);
         if rows * width < PARALLEL_ELEMENTS {
-            out.chunks_exact_mut(width).zip(gate_up_rows.chunks_exact(double)).for_each(row);
+            out.chunks_exact_mut(width)
+                .zip(gate_up_rows.chunks_exact(double))
+                .for_each(row);
         } else {
             out.par_chunks_exact_mut(width)
                 .zip(gate_up_rows.par_chunks_exact(double))
@@ -62,15 +69,24 @@ mod tests {
     #[test]
     fn it_agrees_with_a_slow_twin_from_minus_to_plus_a_hundred() {
         let (rows, width) = (7, 33);
-        let wide: Vec<f32> = floats(8, rows * 2 * width).iter().map(|x| x * 100.0).collect();
+        let wide: Vec<f32> = floats(8, rows * 2 * width)
+            .iter()
+            .map(|x| x * 100.0)
+            .collect();
         let out = poisoned(&[rows, width]);
         silu_mul(&tensor(&wide, &[rows, 2 * width]), &out).unwrap();
         for (at, out) in values(&out).into_iter().enumerate() {
-            let (gate, up) = (wide[at / width * 2 * width + at % width], wide[at / width * 2 * width + width + at % width]);
+            let (gate, up) = (
+                wide[at / width * 2 * width + at % width],
+                wide[at / width * 2 * width + width + at % width],
+            );
             let exact = gate as f64 / (1.0 + (-gate as f64).exp()) * up as f64;
             // Below e⁻⁸⁷ the exponential saturates and the product is nothing.
             let tolerance = 4.0 * f32::EPSILON as f64 * exact.abs() + 1e-30;
-            assert!((out as f64 - exact).abs() <= tolerance, "{gate} {up}: {out} {exact}");
+            assert!(
+                (out as f64 - exact).abs() <= tolerance,
+                "{gate} {up}: {out} {exact}"
+            );
         }
     }
 

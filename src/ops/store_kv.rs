@@ -27,7 +27,12 @@ pub fn store_kv(
     let [num_blocks, block_size, _, _] = dims(OP, "k_cache", k_cache)?;
     check_dims(OP, "v", v, k.dims())?;
     check_dims(OP, "slots", slots, &[num_tokens])?;
-    check_dims(OP, "k_cache", k_cache, &[num_blocks, block_size, heads, head_dim])?;
+    check_dims(
+        OP,
+        "k_cache",
+        k_cache,
+        &[num_blocks, block_size, heads, head_dim],
+    )?;
     check_dims(OP, "v_cache", v_cache, k_cache.dims())?;
     let slots = &*read::<u32>(OP, "slots", slots)?;
     for &slot in slots {
@@ -52,10 +57,16 @@ mod tests {
 
     #[test]
     fn rows_land_in_their_slots_and_nowhere_else() {
-        let (k, v) = (tensor(&floats(1, 12), &[2, 2, 3]), tensor(&floats(2, 12), &[2, 2, 3]));
+        let (k, v) = (
+            tensor(&floats(1, 12), &[2, 2, 3]),
+            tensor(&floats(2, 12), &[2, 2, 3]),
+        );
         let (k_cache, v_cache) = (poisoned(&[3, 2, 2, 3]), poisoned(&[3, 2, 2, 3]));
         store_kv(&k, &v, &indices(&[5, 2]), &k_cache, &v_cache).unwrap();
-        for (rows, cache) in [(values(&k), values(&k_cache)), (values(&v), values(&v_cache))] {
+        for (rows, cache) in [
+            (values(&k), values(&k_cache)),
+            (values(&v), values(&v_cache)),
+        ] {
             assert_eq!(cache[30..36], rows[0..6]);
             assert_eq!(cache[12..18], rows[6..12]);
             assert_eq!(cache.iter().filter(|x| x.is_nan()).count(), 36 - 12);
@@ -67,7 +78,10 @@ mod tests {
         let k = tensor(&floats(1, 12), &[2, 2, 3]);
         let (k_cache, v_cache) = (poisoned(&[3, 2, 2, 3]), poisoned(&[3, 2, 2, 3]));
         let error = store_kv(&k, &k, &indices(&[0, 6]), &k_cache, &v_cache).unwrap_err();
-        assert_eq!(error.to_string(), "store_kv: `slots` holds 6, which is not below 6");
+        assert_eq!(
+            error.to_string(),
+            "store_kv: `slots` holds 6, which is not below 6"
+        );
         assert!(values(&k_cache).iter().all(|x| x.is_nan()));
     }
 }

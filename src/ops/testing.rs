@@ -28,7 +28,10 @@ pub fn indices(values: &[u32]) -> Tensor {
 
 /// An output full of NaN: whatever an op does not write, or reads before writing, shows.
 pub fn poisoned(shape: &[usize]) -> Tensor {
-    Tensor::full(f32::NAN, shape, &Device::Cpu).unwrap().contiguous().unwrap()
+    Tensor::full(f32::NAN, shape, &Device::Cpu)
+        .unwrap()
+        .contiguous()
+        .unwrap()
 }
 
 /// A u32 output full of the largest value.

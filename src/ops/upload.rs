@@ -15,7 +15,9 @@ use super::access::{Writable, check_dims, read, write};
 /// [`OpError::Shape`] if length or type differ.
 pub fn upload<T: Writable>(values: &[T], target: &Tensor) -> Result<(), OpError> {
     check_dims("upload", "target", target, &[values.len()])?;
-    write("upload", "target", target, &[], |elements: &mut [T]| elements.copy_from_slice(values))
+    write("upload", "target", target, &[], |elements: &mut [T]| {
+        elements.copy_from_slice(values)
+    })
 }
 
 /// Sets every element of `target` to zero.
@@ -25,7 +27,9 @@ pub fn upload<T: Writable>(values: &[T], target: &Tensor) -> Result<(), OpError>
 /// # Errors
 /// [`OpError::Shape`] if it is of another type or not contiguous.
 pub fn zero(target: &Tensor) -> Result<(), OpError> {
-    write("zero", "target", target, &[], |elements: &mut [f32]| elements.fill(0.0))
+    write("zero", "target", target, &[], |elements: &mut [f32]| {
+        elements.fill(0.0)
+    })
 }
 
 /// Lends the elements of a contiguous f32 tensor to the host. Ops that write the tensor wait while it is lent.

@@ -46,7 +46,11 @@ impl Checkpoint {
                 }
             },
         };
-        Ok(Self { shards, index, device: device.clone() })
+        Ok(Self {
+            shards,
+            index,
+            device: device.clone(),
+        })
     }
 
     /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
@@ -69,7 +73,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::tensor`]; also if they are not all of one type.
-    pub fn stacked(&self, names: &[String], shape: &[usize], stack: &[usize]) -> Result<Tensor, ModelError> {
+    pub fn stacked(
+        &self,
+        names: &[String],
+        shape: &[usize],
+        stack: &[usize],
+    ) -> Result<Tensor, ModelError> {
         let count: usize = shape.iter().product::<usize>() * names.len();
         let mut elements: Option<Elements> = None;
         for name in names {
@@ -80,7 +89,10 @@ impl Checkpoint {
                 (none, _) => none.insert(Elements::F32(Vec::with_capacity(count))),
             };
             if !elements.append(dtype, bytes) {
-                let problem = format!("is {dtype:?}, unlike `{}`: experts of a layer share one type", names[0]);
+                let problem = format!(
+                    "is {dtype:?}, unlike `{}`: experts of a layer share one type",
+                    names[0]
+                );
                 return Err(ModelError::tensor(&shard.file, name, problem));
             }
         }
@@ -108,12 +120,18 @@ impl Checkpoint {
         let view = view.map_err(|_| ModelError::tensor(&shard.file, name, "is missing"))?;
         let wrong = |problem: String| ModelError::tensor(&shard.file, name, problem);
         if view.shape() != shape {
-            let problem = format!("is of shape {:?}; the configuration says {shape:?}", view.shape());
+            let problem = format!(
+                "is of shape {:?}; the configuration says {shape:?}",
+                view.shape()
+            );
             return Err(wrong(problem));
         }
         match DType::try_from(view.dtype()) {
             Ok(dtype @ (DType::F32 | DType::BF16 | DType::F16)) => Ok((shard, dtype, view.data())),
-            _ => Err(wrong(format!("is stored as {:?}; supported are f32, bf16 and f16", view.dtype()))),
+            _ => Err(wrong(format!(
+                "is stored as {:?}; supported are f32, bf16 and f16",
+                view.dtype()
+            ))),
         }
     }
 }
@@ -129,19 +147,31 @@ impl Shard {
         // only ever read as numbers, every bit pattern of which is valid. Checkpoints are not edited in place.
         let content = unsafe { MmapedSafetensors::new(&path) };
         let content = content.map_err(|error| not_safetensors(file, &error))?;
-        Ok(Self { file: file.to_string(), content: Content::Mapped(content) })
+        Ok(Self {
+            file: file.to_string(),
+            content: Content::Mapped(content),
+        })
     }
 
     fn embedded() -> Result<Self, ModelError> {
         let bytes = seedling_file(SINGLE)?.ok_or(ModelError::NoSeedling)?;
-        let content = SliceSafetensors::new(bytes).map_err(|error| not_safetensors(SINGLE, &error))?;
-        Ok(Self { file: SINGLE.to_string(), content: Content::Embedded(content) })
+        let content =
+            SliceSafetensors::new(bytes).map_err(|error| not_safetensors(SINGLE, &error))?;
+        Ok(Self {
+            file: SINGLE.to_string(),
+            content: Content::Embedded(content),
+        })
     }
 }
 
 fn not_safetensors(file: &str, error: &candle_core::Error) -> ModelError {
     // Candle appends a backtrace where RUST_BACKTRACE asks for one.
-    let cause = error.to_string().lines().next().unwrap_or_default().to_string();
+    let cause = error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_string();
     ModelError::file(file, format!("is cut off or no safetensors file ({cause})"))
 }
 
@@ -159,16 +189,32 @@ fn open_indexed(folder: &Path, json: &[u8]) -> Result<Indexed, ModelError> {
     files.dedup();
     let mut shards = Vec::with_capacity(files.len());
     for file in &files {
-        if Path::new(file.as_str()).file_name().is_none_or(|name| name != file.as_str()) {
-            return Err(ModelError::file(INDEX, format!("names \"{file}\", which is not a file of the folder itself")));
+        if Path::new(file.as_str())
+            .file_name()
+            .is_none_or(|name| name != file.as_str())
+        {
+            return Err(ModelError::file(
+                INDEX,
+                format!("names \"{file}\", which is not a file of the folder itself"),
+            ));
         }
         if !folder.join(file).exists() {
-            return Err(ModelError::file(INDEX, format!("names {file}, which is not in {}", folder.display())));
+            return Err(ModelError::file(
+                INDEX,
+                format!("names {file}, which is not in {}", folder.display()),
+            ));
         }
         shards.push(Shard::map(folder, file)?);
     }
-    let shard_of = |file: &String| files.binary_search(&file).expect("`files` holds every value. This is a bug.");
-    let index = weight_map.iter().map(|(tensor, file)| (tensor.clone(), shard_of(file))).collect();
+    let shard_of = |file: &String| {
+        files
+            .binary_search(&file)
+            .expect("`files` holds every value. This is a bug.")
+    };
+    let index = weight_map
+        .iter()
+        .map(|(tensor, file)| (tensor.clone(), shard_of(file)))
+        .collect();
     Ok((shards, Some(index)))
 }
 
@@ -182,13 +228,31 @@ impl Elements {
     fn append(&mut self, dtype: DType, bytes: &[u8]) -> bool {
         match (self, dtype) {
             (Self::F32(elements), DType::F32) => {
-                elements.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+                elements.extend(
+                    bytes
+                        .as_chunks::<4>()
+                        .0
+                        .iter()
+                        .map(|bytes| f32::from_le_bytes(*bytes)),
+                );
             }
             (Self::F32(elements), DType::F16) => {
-                elements.extend(bytes.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()));
+                elements.extend(
+                    bytes
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|bytes| f16::from_le_bytes(*bytes).to_f32()),
+                );
             }
             (Self::Bf16(elements), DType::BF16) => {
-                elements.extend(bytes.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes)));
+                elements.extend(
+                    bytes
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|bytes| bf16::from_le_bytes(*bytes)),
+                );
             }
             _ => return false,
         }

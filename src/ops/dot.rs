@@ -297,7 +297,10 @@ macro_rules! tiles {
                     }
                     for r in 0..MR {
                         let out = y.0.add(product.y_rows.row(i + r) * product.y_stride + j);
-                        for c in 0..NR {
+                        for (c, four) in acc[r].as_chunks::<4>().0.iter().enumerate() {
+                            out.add(4 * c).cast::<[f32; 4]>().write_unaligned(sums(*four));
+                        }
+                        for c in NR - NR % 4..NR {
                             *out.add(c) = sum(acc[r][c]);
                         }
                     }
@@ -324,9 +327,11 @@ unsafe fn filled<T: Copy>(from: *const T, count: usize, zero: T) -> [T; LANES] {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm256_add_ps, _mm256_loadu_si256, _mm512_castps512_ps256, _mm512_castsi512_ps,
-        _mm512_cvtepu16_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_setzero_ps, _mm512_slli_epi32,
+        __m512, _mm_storeu_ps, _mm256_add_ps, _mm256_loadu_si256, _mm512_add_ps,
+        _mm512_castps512_ps128, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_permute_ps,
+        _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_slli_epi32,
     };
 
     use super::*;
@@ -366,6 +371,31 @@ mod avx512 {
             _mm512_extractf32x8_ps::<1>(lanes),
         );
         avx2::sum_eight(eight)
+    }
+
+    /// Four sums at once, in 15 instructions instead of 32: each step adds halves of all four onto halves.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+    fn sums([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let halves = |x, y| {
+            _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x44>(x, y),
+                _mm512_shuffle_f32x4::<0xEE>(x, y),
+            )
+        };
+        let (ab, cd) = (halves(a, b), halves(c, d));
+        let fours = _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x88>(ab, cd),
+            _mm512_shuffle_f32x4::<0xDD>(ab, cd),
+        );
+        let twos = _mm512_add_ps(fours, _mm512_permute_ps::<0xEE>(fours));
+        let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0x55>(twos));
+        let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        let mut sums = [0.0; 4];
+        let packed = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, ones));
+        // SAFETY: `sums` has the four elements.
+        unsafe { _mm_storeu_ps(sums.as_mut_ptr(), packed) };
+        sums
     }
 
     tiles!(f32, load_f32, #[target_feature(enable = "avx512f,avx512dq,avx512vl")]);
@@ -430,6 +460,12 @@ mod avx2 {
         sum_eight(_mm256_add_ps(lanes.0, lanes.1))
     }
 
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn sums([a, b, c, d]: [Lanes; 4]) -> [f32; 4] {
+        [sum(a), sum(b), sum(c), sum(d)]
+    }
+
     /// The last three levels of the tree.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
@@ -455,6 +491,11 @@ mod portable {
     #[inline(always)]
     fn zero() -> Lanes {
         [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn sums(four: [Lanes; 4]) -> [f32; 4] {
+        four.map(sum)
     }
 
     #[inline(always)]

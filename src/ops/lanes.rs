@@ -60,7 +60,7 @@ macro_rules! widest {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:path;) => {
         $(#[$meta])*
         // To call what was compiled for more than the baseline, once the machine is known to have it.
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, clippy::too_many_arguments)]
         $vis fn $name($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {

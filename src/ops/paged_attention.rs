@@ -226,14 +226,17 @@ impl Keys<'_> {
                 .zip(&mut softmax);
             for ((scores, softmax), out) in rows.zip(out.chunks_exact_mut(dim)) {
                 absorb(scores, last - first, scale, softmax, out);
-                for (at, run, base) in self.runs(first, last) {
-                    add_values(
-                        &scores[at..at + run],
-                        &self.v[base..],
-                        self.kv_heads * dim,
-                        out,
-                    );
-                }
+            }
+            for (at, run, base) in self.runs(first, last) {
+                add_values(
+                    &scores,
+                    at,
+                    run,
+                    &self.v[base..],
+                    self.kv_heads * dim,
+                    out,
+                    dim,
+                );
             }
             first = last;
         }
@@ -314,30 +317,49 @@ fn absorb_row(
 }
 
 widest! {
-    /// `out += Σ weights[j] · v[j]`, the keys one after the other.
-    fn add_values(weights: &[f32], v: &[f32], stride: usize, out: &mut [f32]) = add_value_rows;
+    /// For each head `out += Σ weights[j] · v[j]`, the keys `at..at + run` one after the other.
+    fn add_values(
+        weights: &[f32; HEADS * CHUNK],
+        at: usize,
+        run: usize,
+        v: &[f32],
+        stride: usize,
+        out: &mut [f32],
+        dim: usize,
+    ) = add_value_rows;
 }
 
 #[inline(always)]
-fn add_value_rows(weights: &[f32], v: &[f32], stride: usize, out: &mut [f32]) {
-    let dim = out.len();
+fn add_value_rows(
+    weights: &[f32; HEADS * CHUNK],
+    at: usize,
+    run: usize,
+    v: &[f32],
+    stride: usize,
+    out: &mut [f32],
+    dim: usize,
+) {
     let row = |j: usize| &v[j * stride..j * stride + dim];
-    let (quads, rest) = weights.as_chunks::<4>();
-    for (quad, &[w0, w1, w2, w3]) in quads.iter().enumerate() {
-        let (v0, v1, v2, v3) = (
-            row(4 * quad),
-            row(4 * quad + 1),
-            row(4 * quad + 2),
-            row(4 * quad + 3),
-        );
-        for d in 0..dim {
-            let sum = w1.mul_add(v1[d], w0.mul_add(v0[d], out[d]));
-            out[d] = w3.mul_add(v3[d], w2.mul_add(v2[d], sum));
+    let mut j = 0;
+    // Heads take turns, four keys each, so that one head's chain of additions hides the other's.
+    while j + 4 <= run {
+        let (v0, v1, v2, v3) = (row(j), row(j + 1), row(j + 2), row(j + 3));
+        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
+            let w = &weights[head * CHUNK + at + j..][..4];
+            let (w0, w1, w2, w3) = (w[0], w[1], w[2], w[3]);
+            for (d, out) in out.iter_mut().enumerate() {
+                let sum = w1.mul_add(v1[d], w0.mul_add(v0[d], *out));
+                *out = w3.mul_add(v3[d], w2.mul_add(v2[d], sum));
+            }
         }
+        j += 4;
     }
-    for (j, weight) in rest.iter().enumerate() {
-        for (out, value) in out.iter_mut().zip(row(4 * quads.len() + j)) {
-            *out = weight.mul_add(*value, *out);
+    for j in j..run {
+        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
+            let weight = weights[head * CHUNK + at + j];
+            for (out, value) in out.iter_mut().zip(row(j)) {
+                *out = weight.mul_add(*value, *out);
+            }
         }
     }
 }

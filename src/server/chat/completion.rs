@@ -65,7 +65,7 @@ pub(in crate::server) struct Answer<D> {
 
 impl<D: Decoder> Answer<D> {
     /// One completion per decoder; each ends at the first of `stops`.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         decoders: impl Iterator<Item = D>,
         stops: &[String],
         prompt_tokens: usize,

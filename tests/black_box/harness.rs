@@ -1,0 +1,404 @@
+//! Opens a house: a server with everything in it, and a caller who may use it.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, MintRequest};
+use mixgate::clock::Clock;
+use mixgate::engine::executor::Capacity;
+use mixgate::engine::{Engine, EngineConfig};
+use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
+use mixgate::text::{TextFiles, TextModel};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::parrot::{Brake, Parrot};
+
+/// What the parrot says; one token per byte.
+pub const REPLY: &str = "Sow carrots after the last frost.";
+pub const MODEL: &str = "parrot";
+pub const ALL_SCOPES: &str = "chat models metrics";
+/// Nothing here takes long; whoever waits this long waits for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a house differs from the usual one.
+pub struct Plan {
+    pub reply: &'static str,
+    pub server: ServerConfig,
+    pub engine: EngineConfig,
+    pub max_model_len: usize,
+    pub pace: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let server = ServerConfig {
+            port: 0,
+            // Short where a test has to see the end of it, long where it must not.
+            header_timeout: Duration::from_millis(200),
+            body_timeout: Duration::from_millis(200),
+            ..ServerConfig::default()
+        };
+        let engine = EngineConfig {
+            max_num_batched_tokens: 64,
+            max_num_seqs: 8,
+            max_waiting: 8,
+        };
+        Self {
+            reply: REPLY,
+            server,
+            engine,
+            max_model_len: 512,
+            pace: Duration::ZERO,
+        }
+    }
+}
+
+/// A running server and the keys to it.
+pub struct House {
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    pub engine: Engine,
+    pub brake: Arc<Brake>,
+    issuer: BuiltinIssuer,
+    clock: Clock,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl House {
+    pub async fn open() -> Self {
+        Self::with(Plan::default()).await
+    }
+
+    pub async fn with(plan: Plan) -> Self {
+        logs();
+        let (app, brake, issuer) = app(&plan);
+        let (engine, clock) = (app.engine.clone(), app.clock.clone());
+        let server = Server::bind(plan.server, app).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            address: server.address(),
+            // Connections are not kept, so that none outlives its test's timeouts.
+            client: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .unwrap(),
+            engine,
+            brake,
+            issuer,
+            clock,
+            stop: Some(stop),
+            running: Some(tokio::spawn(server.run(async {
+                let _ = stopped.await;
+            }))),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn token(&self) -> String {
+        self.token_with(ALL_SCOPES)
+    }
+
+    pub fn token_with(&self, scopes: &str) -> String {
+        let request = MintRequest {
+            subject: "ann".to_owned(),
+            ttl: Duration::from_secs(600),
+            scopes: scopes.to_owned(),
+            claims: serde_json::Map::new(),
+        };
+        self.issuer
+            .mint(&request, self.clock.unix_seconds())
+            .unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        within(
+            self.client
+                .get(self.url(path))
+                .bearer_auth(self.token())
+                .send(),
+        )
+        .await
+        .unwrap()
+    }
+
+    /// A chat request; `fields` are added to a minimal one.
+    pub fn chat_request(&self, fields: Value) -> reqwest::RequestBuilder {
+        let request = self
+            .client
+            .post(self.url("/v1/chat/completions"))
+            .bearer_auth(self.token());
+        request.json(&chat_body(fields))
+    }
+
+    /// Sends a [`Self::chat_request`] and waits for the head of the answer.
+    pub async fn chat(&self, fields: Value) -> reqwest::Response {
+        within(self.chat_request(fields).send()).await.unwrap()
+    }
+
+    pub async fn post(&self, body: Vec<u8>) -> reqwest::Response {
+        let request = self
+            .client
+            .post(self.url("/v1/chat/completions"))
+            .bearer_auth(self.token());
+        within(
+            request
+                .header("content-type", "application/json")
+                .body(body)
+                .send(),
+        )
+        .await
+        .unwrap()
+    }
+
+    /// Sends bytes as they are and reads until the server closes.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is as good as a close.
+        let _ = within(socket.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The head of a chat request with a good token, up to and without the empty line.
+    pub fn raw_head(&self, more: &str) -> String {
+        let token = self.token();
+        format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\n{more}"
+        )
+    }
+
+    /// Waits until no sequence runs or waits and every KV block is free.
+    pub async fn idle(&self) {
+        self.eventually("idle engine", || {
+            let stats = self.engine.stats();
+            stats.running == 0 && stats.waiting == 0 && stats.kv_blocks_used == 0
+        })
+        .await;
+    }
+
+    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let polled = timeout(PATIENCE, async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert!(
+            polled.await.is_ok(),
+            "never came: {what}; {:?}",
+            self.engine.stats()
+        );
+    }
+
+    /// Asks the server to stop, as SIGTERM does.
+    pub fn ask_to_stop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+    }
+
+    /// Waits until [`Server::run`] has returned.
+    pub async fn stopped(&mut self) {
+        within(self.running.take().unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for House {
+    /// A device that waits for its test would keep the engine's thread alive.
+    fn drop(&mut self) {
+        self.brake.release();
+    }
+}
+
+/// The parts of a server, the device's brake and whoever signs tokens.
+pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
+    let tokenizer = serde_json::to_vec(&byte_tokenizer()).unwrap();
+    let files = TextFiles {
+        tokenizer: &tokenizer,
+        tokenizer_config: None,
+        chat_template: None,
+    };
+    let text = Arc::new(TextModel::new(&files).unwrap());
+    let eos = text.eos();
+    let brake = Arc::<Brake>::default();
+    let capacity = Capacity {
+        vocab_size: text.vocab_size(),
+        max_model_len: plan.max_model_len,
+        num_blocks: plan.max_model_len.div_ceil(16) * 4,
+        block_size: 16,
+    };
+    let reply = plan
+        .reply
+        .bytes()
+        .map(|byte| u32::from(byte) + FIRST_BYTE)
+        .collect();
+    let parrot = Parrot {
+        capacity,
+        reply,
+        eos,
+        brake: brake.clone(),
+        pace: plan.pace,
+    };
+    let engine = Engine::start(parrot, plan.engine.clone(), vec![eos]);
+    let clock = Clock::system();
+    let issuer = BuiltinIssuer::ephemeral().unwrap();
+    let gate = Gate::new(&AuthConfig::default(), Some(issuer.clone()), clock.clone()).unwrap();
+    let model = ModelCard {
+        id: MODEL.to_owned(),
+        created: 1,
+        owned_by: "tests".to_owned(),
+        max_model_len: engine.max_model_len(),
+        vocab_size: text.vocab_size(),
+        sampling: SamplingDefaults::default(),
+    };
+    (
+        App {
+            engine,
+            gate,
+            text,
+            model,
+            clock,
+        },
+        brake,
+        issuer,
+    )
+}
+
+pub fn chat_body(fields: Value) -> Value {
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "When do I sow carrots?"}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    body
+}
+
+/// Fails the test rather than hanging it.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future)
+        .await
+        .expect("this should have been over long ago")
+}
+
+/// Checks that a response is an error in OpenAI's shape and returns (status, code, param).
+pub async fn refusal(response: reqwest::Response) -> (u16, String, Option<String>) {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert!(headers.contains_key("x-request-id"));
+    let body: Value = within(response.json()).await.unwrap();
+    let (code, param) = error_of(&body);
+    (status, code, param)
+}
+
+/// Checks an error object's shape and returns its code and param.
+pub fn error_of(body: &Value) -> (String, Option<String>) {
+    let error = body["error"]
+        .as_object()
+        .unwrap_or_else(|| panic!("no error object in {body}"));
+    assert_eq!(
+        error.keys().collect::<Vec<_>>(),
+        ["message", "type", "param", "code"],
+        "{body}"
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|message| !message.is_empty()),
+        "{body}"
+    );
+    assert!(error["type"].is_string(), "{body}");
+    (
+        error["code"].as_str().unwrap().to_owned(),
+        error["param"].as_str().map(str::to_owned),
+    )
+}
+
+/// The JSON body of a raw HTTP answer.
+pub fn raw_json(answer: &str) -> Value {
+    let body = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no body in {answer:?}"))
+        .1;
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer:?}"))
+}
+
+/// Everything logged at the default level by all tests of this binary.
+pub fn logs() -> &'static Mutex<Vec<u8>> {
+    static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    LOGS.get_or_init(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(|| Log)
+            .init();
+        Mutex::default()
+    })
+}
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Write::write(&mut *logs().lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `<unk>`, `<s>`, `</s>`, then the 256 bytes.
+const FIRST_BYTE: u32 = 3;
+
+/// A tokenizer in Mixtral's shape that has learnt no merges: one token per byte.
+fn byte_tokenizer() -> Value {
+    let specials = ["<unk>", "<s>", "</s>"].map(str::to_owned);
+    let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+    // Some templates spell the instruction marks with pieces of their own; single characters serve any.
+    let characters = (b'!'..=b'~')
+        .map(|byte| char::from(byte).to_string())
+        .chain(["▁".to_owned()]);
+    let vocab: serde_json::Map<String, Value> = specials
+        .into_iter()
+        .chain(bytes)
+        .chain(characters)
+        .enumerate()
+        .map(|(id, token)| (token, json!(id)))
+        .collect();
+    let special = |id: u32, content: &str| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true
+        })
+    };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        ]},
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+        ]},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocab, "merges": []
+        }
+    })
+}

@@ -1,0 +1,213 @@
+use std::time::Duration;
+
+use mixgate::engine::EngineConfig;
+use mixgate::server::{Server, ServerConfig};
+use serde_json::{Value, json};
+
+use super::harness::{House, Plan, app, chat_body, error_of, refusal, within};
+use super::parrot::PANIC_SEED;
+use super::streaming::events;
+
+async fn ready(house: &House) -> (u16, String) {
+    let response = within(house.client.get(house.url("/readyz")).send())
+        .await
+        .unwrap();
+    let status = response.status().as_u16();
+    let body: Value = within(response.json()).await.unwrap();
+    (status, body["status"].as_str().unwrap().to_owned())
+}
+
+/// A house where a request that ignores the end of sequence would run for a minute.
+async fn slow_house(server: ServerConfig) -> House {
+    let pace = Duration::from_millis(1);
+    House::with(Plan {
+        server,
+        pace,
+        max_model_len: 60_000,
+        ..Plan::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_mid_stream_frees_its_blocks() {
+    let house = slow_house(Plan::default().server).await;
+    let mut response = house
+        .chat(json!({"stream": true, "ignore_eos": true}))
+        .await;
+    assert!(within(response.chunk()).await.unwrap().is_some());
+    assert!(house.engine.stats().kv_blocks_used > 0);
+    drop(response);
+    house.idle().await;
+    assert_eq!(
+        house.engine.stats().finished_total,
+        [0, 0, 1, 0],
+        "it was cancelled"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_wait_for_its_single_body_frees_its_blocks() {
+    let house = slow_house(Plan::default().server).await;
+    let body = chat_body(json!({"ignore_eos": true})).to_string();
+    let request = house.raw_head(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    let mut socket = tokio::net::TcpStream::connect(house.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes())
+        .await
+        .unwrap();
+    house
+        .eventually("a running request", || house.engine.stats().running == 1)
+        .await;
+    drop(socket);
+    house.idle().await;
+    assert_eq!(
+        house.engine.stats().finished_total,
+        [0, 0, 1, 0],
+        "it was cancelled"
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_is_503_with_a_time_to_come_back() {
+    let engine = EngineConfig {
+        max_num_batched_tokens: 64,
+        max_num_seqs: 1,
+        max_waiting: 1,
+    };
+    let house = House::with(Plan {
+        engine,
+        ..Plan::default()
+    })
+    .await;
+    house.brake.allow(1);
+    let first = tokio::spawn(house.chat_request(json!({})).send());
+    house
+        .eventually("the first request runs", || {
+            house.engine.stats().running == 1
+        })
+        .await;
+    let second = tokio::spawn(house.chat_request(json!({})).send());
+    house
+        .eventually("the second request waits", || {
+            house.engine.stats().waiting == 1
+        })
+        .await;
+    let third = house.chat(json!({})).await;
+    assert_eq!(third.headers()["retry-after"], "1");
+    assert_eq!(third.headers()["retry-after-ms"], "1000");
+    assert_eq!(refusal(third).await, (503, "overloaded".to_owned(), None));
+    house.brake.release();
+    for request in [first, second] {
+        assert_eq!(within(request).await.unwrap().unwrap().status(), 200);
+    }
+    house.idle().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_a_step_fails_the_requests_in_flight_and_readiness() {
+    let house = House::open().await;
+    house.brake.allow(4);
+    let mut stream = house
+        .chat(json!({"stream": true, "ignore_eos": true}))
+        .await;
+    assert!(within(stream.chunk()).await.unwrap().is_some());
+
+    let fatal = tokio::spawn(house.chat_request(json!({"seed": PANIC_SEED})).send());
+    house
+        .eventually("the fatal request is queued", || {
+            house.engine.stats().waiting + house.engine.stats().running >= 2
+        })
+        .await;
+    house.brake.release();
+
+    let fatal = within(fatal).await.unwrap().unwrap();
+    assert_eq!(
+        refusal(fatal).await,
+        (503, "engine_failed".to_owned(), None)
+    );
+    let events = events(stream).await;
+    assert_eq!(error_of(events.last().unwrap()).0, "engine_failed");
+    assert_eq!(ready(&house).await, (503, "failed".to_owned()));
+    assert_eq!(
+        refusal(house.chat(json!({})).await).await.1,
+        "engine_failed"
+    );
+    assert_eq!(
+        within(house.client.get(house.url("/livez")).send())
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn shutdown_lets_a_stream_finish_and_takes_nothing_new() {
+    let mut house = House::open().await;
+    assert_eq!(ready(&house).await, (200, "ready".to_owned()));
+    house.brake.allow(4);
+    let mut stream = house.chat(json!({"stream": true})).await;
+    assert!(within(stream.chunk()).await.unwrap().is_some());
+
+    house.ask_to_stop();
+    house
+        .eventually("draining", || {
+            house.engine.status() == mixgate::engine::Status::Draining
+        })
+        .await;
+    assert_eq!(ready(&house).await, (503, "draining".to_owned()));
+    assert_eq!(
+        refusal(house.chat(json!({})).await).await.1,
+        "shutting_down"
+    );
+
+    house.brake.release();
+    assert_eq!(events(stream).await.last().unwrap(), "[DONE]");
+    house.stopped().await;
+    assert!(
+        house.client.get(house.url("/livez")).send().await.is_err(),
+        "it must have stopped listening"
+    );
+}
+
+#[tokio::test]
+async fn shutdown_ends_what_still_runs_at_the_deadline() {
+    let server = ServerConfig {
+        shutdown_timeout: Duration::from_millis(50),
+        ..Plan::default().server
+    };
+    let mut house = slow_house(server).await;
+    let mut stream = house
+        .chat(json!({"stream": true, "ignore_eos": true}))
+        .await;
+    assert!(within(stream.chunk()).await.unwrap().is_some());
+    house.ask_to_stop();
+    let events = events(stream).await;
+    assert_eq!(error_of(events.last().unwrap()).0, "shutting_down");
+    house.stopped().await;
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once() {
+    let mut house = House::open().await;
+    house.ask_to_stop();
+    house.stopped().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_with_a_hint() {
+    let house = House::open().await;
+    let taken = ServerConfig {
+        port: house.address.port(),
+        ..Plan::default().server
+    };
+    let error = Server::bind(taken, app(&Plan::default()).0)
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("cannot listen on") && error.contains("hint: "),
+        "{error}"
+    );
+}

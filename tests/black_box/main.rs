@@ -1,0 +1,11 @@
+//! A real server on a free port, real signed tokens, real bytes. Only the model is a stand-in: [`parrot`] answers what
+//! it was told to, as fast or as slowly as a test needs.
+
+mod auth;
+mod bad_input;
+mod chat;
+mod harness;
+mod lifecycle;
+mod observe;
+mod parrot;
+mod streaming;

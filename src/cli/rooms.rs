@@ -137,7 +137,7 @@ impl Listening {
             version: env!("CARGO_PKG_VERSION"),
             model: config.model.served_model_name.clone(),
             parameters: self.model.parameters,
-            dtype: self.model.dtype.to_owned(),
+            dtype: self.model.dtype,
             device: self.model.device.clone(),
             issuers: self.issuers.clone(),
             mint: minting(config, args),

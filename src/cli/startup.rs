@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub model: String,
     /// Weights in the model.
     pub parameters: u64,
+    /// How weights are stored, such as `bf16`.
+    pub dtype: &'static str,
     /// Where it runs, such as `cpu, 2 threads, avx512`.
     pub device: String,
     /// The issuers whose tokens are believed; never empty.
@@ -42,10 +44,11 @@ impl Facts {
     /// At most 12 lines for people. The last two work when pasted.
     pub(super) fn screen(&self) -> String {
         let mut lines = vec![format!(
-            "mixgate {}  ·  {} ({} parameters)  ·  {}",
+            "mixgate {}  ·  {} ({} parameters, {})  ·  {}",
             self.version,
             self.model,
             short_count(self.parameters),
+            self.dtype,
             self.device
         )];
         let shown = if self.issuers.len() > MAX_ISSUERS {
@@ -102,6 +105,7 @@ impl Facts {
             "port": self.address.port(),
             "model": self.model,
             "parameters": self.parameters,
+            "dtype": self.dtype,
             "device": self.device,
             "issuers": issuers,
             "kv_cache_tokens": self.kv_cache_tokens,

@@ -7,6 +7,7 @@ pub(in crate::cli) fn facts() -> Facts {
         version: "0.1.0",
         model: "seedling".to_owned(),
         parameters: 9_437_184,
+        dtype: "bf16",
         device: "cpu, 2 threads, avx512".to_owned(),
         issuers: vec![issuer("mixgate")],
         mint: Some("mixgate token mint".to_owned()),
@@ -31,7 +32,7 @@ fn issuer(name: &str) -> IssuerSummary {
 fn the_screen_says_what_runs_and_ends_with_two_lines_to_paste() {
     assert_eq!(
         facts().screen(),
-        "mixgate 0.1.0  ·  seedling (9.4 M parameters)  ·  cpu, 2 threads, avx512\n  \
+        "mixgate 0.1.0  ·  seedling (9.4 M parameters, bf16)  ·  cpu, 2 threads, avx512\n  \
          auth      mixgate  aud=mixgate  EdDSA  1 key\n  \
          kv cache  32768 tokens, 96.0 MiB  ·  up to 2048 per request\n  \
          ready     in 0.4 s at http://127.0.0.1:8000\n\

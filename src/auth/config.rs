@@ -41,6 +41,8 @@ impl AuthConfig {
 }
 
 /// An identity provider: who it is, which keys are its own, and what its tokens must say.
+///
+/// Wherever a claim is named, a leading slash makes the name a path: `/realm_access/roles`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
@@ -73,7 +75,7 @@ pub struct IssuerConfig {
     /// The claim that names the application. Default: `client_id`, else `azp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_claim: Option<String>,
-    /// The claims that grant scopes; a name with a leading slash is a path (`/realm_access/roles`).
+    /// The claims that grant scopes. `scope` is a string, `permissions` and `roles` are arrays, others may be either.
     /// Default: `scope` (a string) and `scp` (a string or an array). Nothing else ever grants anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope_claims: Option<Vec<String>>,

@@ -1,5 +1,8 @@
 //! `mixgate token mint` and `mixgate token verify`: the logic; what is printed and how is the caller's business.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value};

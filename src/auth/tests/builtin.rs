@@ -79,14 +79,14 @@ fn a_key_that_others_could_read_or_replace_is_refused_with_a_remedy() {
     let home = tempfile::tempdir().unwrap();
     BuiltinIssuer::load_or_create(home.path()).unwrap();
     let file = BuiltinIssuer::key_file(home.path());
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     let error = BuiltinIssuer::load_or_create(home.path()).unwrap_err();
     assert!(
         error.to_string().contains("mode 0640") && error.hint().unwrap().contains("chmod 600"),
         "{error}"
     );
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-    std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let error = BuiltinIssuer::load_or_create(home.path()).unwrap_err();
     assert!(
         error.to_string().contains("mode 0777") && error.hint().unwrap().contains("chmod go-w"),
@@ -104,7 +104,7 @@ fn a_broken_key_file_is_an_error_and_never_overwritten() {
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
     ] {
         std::fs::write(&file, content).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert!(BuiltinIssuer::load_or_create(home.path()).is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
     }

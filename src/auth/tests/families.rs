@@ -53,7 +53,7 @@ fn secret_file(
         Some(jwk) => std::fs::write(&path, jwk.to_string()).unwrap(),
         None => std::fs::write(&path, [secret, b"\n"].concat()).unwrap(),
     }
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     match jwk {
         Some(_) => KeyConfig {
             jwk_file: Some(path),

@@ -66,7 +66,7 @@ fn only_three_parts_are_a_token() {
     assert_invalid(&gate(), &format!("{good}.{signature}"), "has 4 parts");
     assert_invalid(&gate(), "a.b.c.d.e", "has 5 parts");
     assert_invalid(&gate(), &format!("{input}."), "the signature is empty");
-    assert_invalid(&gate(), &format!(".{}", &good[1..]), "base64url");
+    assert_invalid(&gate(), &format!(".{good}"), "has 4 parts");
     assert_invalid(&gate(), "..", "is empty");
     assert_invalid(
         &gate(),

@@ -87,7 +87,7 @@ fn a_stop_id_ends_a_sequence_even_if_end_of_sequence_is_ignored() {
         ignore_eos: true,
     };
     let course = only(until, 3);
-    assert_eq!(course.tokens, []);
+    assert!(course.tokens.is_empty());
     let usage = Usage {
         prompt_tokens: 2,
         cached_tokens: 0,

@@ -198,7 +198,7 @@ fn a_waiting_sequence_can_be_finished_too() {
 }
 
 #[test]
-fn the_permit_is_back_when_the_last_event_arrives() {
+fn the_permit_is_held_until_the_request_has_ended() {
     let mut bench = Bench::new(4, 4, &config(16, 1));
     let permit = Permit::for_tests("somebody");
     let identity = Arc::clone(permit.identity());

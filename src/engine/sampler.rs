@@ -68,8 +68,7 @@ impl Sampler {
             let allowed = |id: &TokenId| !sequence.forbidden().any(|forbidden| forbidden == *id);
             return (0..row.len() as TokenId).find(allowed).unwrap_or(0);
         };
-        // Written so that a temperature that is no number is greedy.
-        if !(params.temperature > 0.0) {
+        if params.temperature.is_nan() || params.temperature <= 0.0 {
             return likeliest;
         }
         let max = self.logits[likeliest as usize];
@@ -172,7 +171,7 @@ impl Sampler {
     }
 
     fn keep_top_p(&mut self, params: &SamplingParams) {
-        if !(params.top_p < 1.0) {
+        if params.top_p.is_nan() || params.top_p >= 1.0 {
             return;
         }
         let (logits, weights) = (&self.logits, &self.weights);

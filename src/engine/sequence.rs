@@ -46,7 +46,7 @@ impl Sequence {
         request: Request,
         eos: &Arc<[TokenId]>,
         seed: u64,
-    ) -> impl Iterator<Item = Self> {
+    ) -> impl Iterator<Item = Self> + use<> {
         let Request {
             prompt,
             n,

@@ -87,7 +87,7 @@ fn a_stop_id_ends_a_sequence_even_if_end_of_sequence_is_ignored() {
         ignore_eos: true,
     };
     let course = only(until, 3);
-    assert_eq!(course.tokens, []);
+    assert!(course.tokens.is_empty());
     let usage = Usage {
         prompt_tokens: 2,
         cached_tokens: 0,
@@ -198,7 +198,7 @@ fn a_waiting_sequence_can_be_finished_too() {
 }
 
 #[test]
-fn the_permit_is_back_when_the_last_event_arrives() {
+fn the_permit_is_held_until_the_request_has_ended() {
     let mut bench = Bench::new(4, 4, &config(16, 1));
     let permit = Permit::for_tests("somebody");
     let identity = Arc::clone(permit.identity());

@@ -17,7 +17,7 @@ use crate::auth::Identity;
 
 use super::app::Shared;
 use super::request_id::{Arrival, X_REQUEST_ID};
-use super::{Answered, ApiError, is_public};
+use super::{Answered, ApiError, is_public, refused};
 
 /// Answers one request, come what may.
 pub(super) async fn answer(
@@ -65,10 +65,7 @@ fn identify(shared: &Shared, request: &Request<Body>) -> Result<Option<Arc<Ident
         .gate
         .authenticate(request.headers())
         .map(Some)
-        .map_err(|denied| {
-            shared.metrics.denied(denied.code());
-            denied.into()
-        })
+        .map_err(|denied| refused(shared, denied))
 }
 
 /// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.

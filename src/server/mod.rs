@@ -29,7 +29,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use crate::auth::{Access, Identity};
+use crate::auth::{Access, Denied, Identity};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
@@ -131,6 +131,17 @@ fn router(shared: &Arc<Shared>) -> Router {
         .with_state(shared.clone())
 }
 
+/// Counts what the gate refused; the operator's log has the true reason, the caller's answer has not.
+fn refused(shared: &Shared, denied: Denied) -> ApiError {
+    shared.metrics.denied(denied.code());
+    tracing::debug!(
+        code = denied.code(),
+        detail = denied.detail(),
+        "the gate refused a request"
+    );
+    denied.into()
+}
+
 /// Names the row in the response, for metrics and logs. Absent where no row answered.
 #[derive(Clone, Copy)]
 struct Answered(&'static str);
@@ -147,10 +158,7 @@ async fn guard(
             .app
             .gate
             .authorise(identity, access)
-            .map_err(|denied| {
-                shared.metrics.denied(denied.code());
-                ApiError::from(denied)
-            }),
+            .map_err(|denied| refused(&shared, denied)),
         // The front lets nobody without an identity through to a protected row; refuse all the same.
         (_, None) => Err(ApiError::internal()),
     };

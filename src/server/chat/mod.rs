@@ -23,7 +23,7 @@ use crate::text::{RawMessage, TextModel, normalise};
 use super::app::Shared;
 use super::body::JsonBody;
 use super::request_id::{Arrival, random_id};
-use super::{ApiError, stream};
+use super::{ApiError, refused, stream};
 
 pub(super) use completion::{Answer, Change, Decoder, Finish};
 pub use fields::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
@@ -53,11 +53,13 @@ pub(super) async fn complete(
     };
     let identity = permit.identity().clone();
     let request = request::engine_request(chat, prompt, &app.model)?;
+    // Counted before the engine has it: shutdown must not find a moment between.
+    let in_flight = shared.in_flight.enter();
     let generation = app.engine.submit(permit, request)?;
 
     let decoders = (0..asked.n).map(|_| app.text.detokenizer());
     let answer = Answer::new(decoders, &asked.stops, asked.prompt_tokens);
-    let record = Record::begin(&shared, &arrival, &identity, asked.prompt_tokens, asked.n);
+    let record = Record::begin(&shared, in_flight, &arrival, &identity, &asked);
     let envelope = Envelope {
         id: random_id("chatcmpl-"),
         created: app.clock.unix_seconds(),
@@ -72,7 +74,7 @@ pub(super) async fn complete(
     }
 }
 
-/// What the answer needs to know of the request once the engine has it.
+/// What is still needed of the request once the engine has it.
 struct Asked {
     stream: Option<StreamOptions>,
     stops: Vec<String>,
@@ -97,10 +99,7 @@ impl FromRequestParts<Arc<Shared>> for Admitted {
             .gate
             .admit(identity)
             .map(Admitted)
-            .map_err(|denied| {
-                shared.metrics.denied(denied.code());
-                denied.into()
-            })
+            .map_err(|denied| refused(shared, denied))
     }
 }
 

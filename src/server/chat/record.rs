@@ -11,7 +11,7 @@ use crate::server::app::Shared;
 use crate::server::in_flight::InFlightGuard;
 use crate::server::request_id::Arrival;
 
-use super::Finish;
+use super::{Asked, Finish};
 
 /// The record of one generation, from the engine's yes to the last byte.
 pub(in crate::server) struct Record {
@@ -31,10 +31,10 @@ pub(in crate::server) struct Record {
 impl Record {
     pub(super) fn begin(
         shared: &Arc<Shared>,
+        in_flight: InFlightGuard,
         arrival: &Arrival,
         caller: &Identity,
-        prompt: usize,
-        n: u32,
+        asked: &Asked,
     ) -> Self {
         arrival.take_log_line();
         Self {
@@ -43,15 +43,15 @@ impl Record {
             subject: caller.subject().to_owned(),
             arrived: arrival.at,
             time_to_first_token: None,
-            latest: vec![None; n as usize],
+            latest: vec![None; asked.n as usize],
             usage: Usage {
-                prompt_tokens: prompt,
+                prompt_tokens: asked.prompt_tokens,
                 ..Usage::default()
             },
             // What stands here if nobody reports an end: the client has gone.
             status: CLIENT_GONE,
             finish: "client_gone",
-            _in_flight: Some(shared.in_flight.enter()),
+            _in_flight: Some(in_flight),
         }
     }
 

@@ -113,10 +113,10 @@ pub(super) fn command_line() -> clap::Command {
 }
 
 fn token() -> clap::Command {
-    let command = clap::Command::new("token")
+    TokenCommand::augment_subcommands(clap::Command::new("token"))
         .about("Mint and check tokens")
-        .subcommand_required(true);
-    TokenCommand::augment_subcommands(command.arg_required_else_help(true))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
 }
 

@@ -12,6 +12,9 @@ use super::layers::{Args, CONFIG, quoted};
 use super::settings::{Setting, TABLE};
 use super::value::{SEEDLING, TomlKind};
 
+#[cfg(test)]
+mod tests;
+
 /// A file that was read, not yet understood.
 #[derive(Debug, Clone)]
 pub(super) struct File {

@@ -64,12 +64,8 @@ pub fn template() -> String {
                 ("…".to_owned(), format!(" (default: {words})"))
             }
         };
-        let _ = writeln!(
-            out,
-            "# {} = {value:<14}  # {}{remark}",
-            setting.name,
-            setting.summary()
-        );
+        let line = format!("# {} = {value}", setting.name);
+        let _ = writeln!(out, "{line:<COLUMN$}  # {}{remark}", setting.summary());
     }
     out + ISSUER_TEMPLATE
 }
@@ -115,4 +111,4 @@ const HARMLESS: [&str; 6] = [
 ];
 const HARMLESS_ENDS: [&str; 5] = ["_file", "_url", "_claim", "_claims", "_scopes"];
 
-const COLUMN: usize = 40;
+const COLUMN: usize = 44;

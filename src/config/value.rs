@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::model::ModelSource;
 
+#[cfg(test)]
+mod tests;
+
 /// A type that a setting can have. The text form is the same in a flag, a variable and a TOML string.
 pub(super) trait Value: Sized {
     /// What to write, as words that follow "wanted".

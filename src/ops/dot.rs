@@ -272,6 +272,10 @@ macro_rules! tiles {
                         let mut wide = [zero(); NR];
                         for c in 0..NR {
                             wide[c] = super::$load(w[c].add(at));
+                            if i == 0 {
+                                // Rows are too short for the hardware to see them coming.
+                                prefetch(w[c].wrapping_add(NR * product.w_stride + at));
+                            }
                         }
                         for r in 0..MR {
                             let row = super::load_f32(x[r].add(at));

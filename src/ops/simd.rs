@@ -9,11 +9,11 @@ use super::lanes::LANES;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm_storeu_ps, _mm256_add_ps, _mm256_loadu_si256, _mm512_add_ps,
-        _mm512_castps512_ps128, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-        _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_permute_ps,
-        _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
-        _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
+        __m512, _MM_HINT_T0, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps, _mm256_loadu_si256,
+        _mm512_add_ps, _mm512_castps512_ps128, _mm512_castps512_ps256, _mm512_castsi512_ps,
+        _mm512_cvtepu16_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_setr_epi32,
+        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     use super::*;
@@ -82,6 +82,13 @@ pub mod avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+    pub fn prefetch<T>(at: *const T) {
+        // SAFETY: a prefetch of any address, mapped or not, touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     pub fn splat(value: f32) -> __m512 {
         _mm512_set1_ps(value)
     }
@@ -97,10 +104,10 @@ pub mod avx512 {
 #[cfg(target_arch = "x86_64")]
 pub mod avx2 {
     use std::arch::x86_64::{
-        __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehdup_ps,
-        _mm_movehl_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
-        _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
+        _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm256_add_ps, _mm256_castps256_ps128,
+        _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
     };
 
     use super::*;
@@ -173,6 +180,13 @@ pub mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
+    pub fn prefetch<T>(at: *const T) {
+        // SAFETY: a prefetch of any address, mapped or not, touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
     pub fn splat(value: f32) -> Lanes {
         Lanes(_mm256_set1_ps(value), _mm256_set1_ps(value))
     }
@@ -223,6 +237,9 @@ pub mod portable {
         }
         c
     }
+
+    #[inline(always)]
+    pub fn prefetch<T>(_at: *const T) {}
 
     #[inline(always)]
     pub fn splat(value: f32) -> Lanes {

@@ -83,8 +83,7 @@ pub mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     pub fn prefetch<T>(at: *const T) {
-        // SAFETY: a prefetch of any address, mapped or not, touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        _mm_prefetch::<_MM_HINT_T0>(at.cast())
     }
 
     #[inline]
@@ -181,8 +180,7 @@ pub mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub fn prefetch<T>(at: *const T) {
-        // SAFETY: a prefetch of any address, mapped or not, touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        _mm_prefetch::<_MM_HINT_T0>(at.cast())
     }
 
     #[inline]

@@ -57,11 +57,13 @@ impl WeightedSum<'_> {
             }
         }
         // What is left of a row that is no multiple of 16 long.
+        let whole = self.dim - self.dim % LANES;
         for (sum, out) in out.chunks_exact_mut(self.dim).enumerate() {
-            for d in self.dim - self.dim % LANES..self.dim {
-                for j in 0..self.count {
-                    let weight = self.weights[sum * self.weight_stride + j];
-                    out[d] = weight.mul_add(self.rows[j * self.stride + d], out[d]);
+            let weights = &self.weights[sum * self.weight_stride..][..self.count];
+            for (j, weight) in weights.iter().enumerate() {
+                let row = &self.rows[j * self.stride..][..self.dim];
+                for (out, value) in out[whole..].iter_mut().zip(&row[whole..]) {
+                    *out = weight.mul_add(*value, *out);
                 }
             }
         }

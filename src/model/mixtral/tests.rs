@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::testing::{Part, Sequence, TINY, load, run, to_bf16, write_checkpoint};
-use crate::ops::testing::floats;
+use crate::ops::testing::{floats, indices, tensor};
 
 /// Large enough that a prompt is worth sharing between threads.
 fn medium() -> tempfile::TempDir {
@@ -86,8 +86,8 @@ fn a_number_that_is_not_one_stays_in_its_own_sequence() {
     );
     let spoiled = vec![f32::NAN; 10 * 2 * 32];
     let slots: Vec<u32> = (0..10).map(|at| sequences[0].blocks[0] * 16 + at).collect();
-    let rows = crate::ops::testing::tensor(&spoiled, &[10, 2, 32]);
-    let slots = crate::ops::testing::indices(&slots);
+    let rows = tensor(&spoiled, &[10, 2, 32]);
+    let slots = indices(&slots);
     let layer = &cache.layers()[0];
     ops::store_kv(&rows, &rows, &slots, &layer.k, &layer.v).unwrap();
     let after = run(

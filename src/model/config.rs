@@ -130,6 +130,14 @@ impl MixtralConfig {
             + hidden as u64
     }
 
+    /// Weights that each token is multiplied with, the output layer aside.
+    pub(super) fn active_weights(&self) -> usize {
+        let heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads;
+        let experts =
+            self.num_local_experts + 3 * self.num_experts_per_tok * self.intermediate_size;
+        self.num_hidden_layers * self.hidden_size * (heads * self.head_dim + experts)
+    }
+
     fn check_sizes(&self) -> Result<(), ModelError> {
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
@@ -328,7 +336,7 @@ fn default_eps() -> f64 {
 }
 
 /// Bound on each single size: far above any Mixtral (a vocabulary of 32,000), and the product of any three of them
-/// fits a 64-bit integer.
+/// fits 64 bits.
 const LARGEST: usize = 1 << 20;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 pub const LANES: usize = 16;
 
 /// What the machine can do, of what there is code for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// Plain Rust.
     Portable,

@@ -20,8 +20,10 @@ mod rms_norm;
 mod rope;
 mod route;
 mod silu_mul;
+mod simd;
 mod store_kv;
 mod upload;
+mod weighted_sum;
 
 pub use embedding::embedding;
 pub use experts::{Routing, Side, combine_experts, grouped_linear};

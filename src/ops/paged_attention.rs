@@ -7,6 +7,7 @@ use super::OpError;
 use super::access::{check_dims, check_index, dims, read, shape, write};
 use super::dot::{Product, Rows, TASK_OPERATIONS, multiply_here};
 use super::lanes::{LANES, exp, tree, widest};
+use super::weighted_sum::WeightedSum;
 
 const OP: &str = "paged_attention";
 
@@ -228,15 +229,15 @@ impl Keys<'_> {
                 absorb(scores, last - first, scale, softmax, out);
             }
             for (at, run, base) in self.runs(first, last) {
-                add_values(
-                    &scores,
-                    at,
-                    run,
-                    &self.v[base..],
-                    self.kv_heads * dim,
-                    out,
+                let values = WeightedSum {
+                    weights: &scores[at..],
+                    weight_stride: CHUNK,
+                    rows: &self.v[base..],
+                    stride: self.kv_heads * dim,
+                    count: run,
                     dim,
-                );
+                };
+                values.add_to(out);
             }
             first = last;
         }
@@ -313,54 +314,6 @@ fn absorb_row(
     softmax.maximum = maximum;
     for value in out {
         *value *= before;
-    }
-}
-
-widest! {
-    /// For each head `out += Σ weights[j] · v[j]`, the keys `at..at + run` one after the other.
-    fn add_values(
-        weights: &[f32; HEADS * CHUNK],
-        at: usize,
-        run: usize,
-        v: &[f32],
-        stride: usize,
-        out: &mut [f32],
-        dim: usize,
-    ) = add_value_rows;
-}
-
-#[inline(always)]
-fn add_value_rows(
-    weights: &[f32; HEADS * CHUNK],
-    at: usize,
-    run: usize,
-    v: &[f32],
-    stride: usize,
-    out: &mut [f32],
-    dim: usize,
-) {
-    let row = |j: usize| &v[j * stride..j * stride + dim];
-    let mut j = 0;
-    // Heads take turns, four keys each, so that one head's chain of additions hides the other's.
-    while j + 4 <= run {
-        let (v0, v1, v2, v3) = (row(j), row(j + 1), row(j + 2), row(j + 3));
-        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-            let w = &weights[head * CHUNK + at + j..][..4];
-            let (w0, w1, w2, w3) = (w[0], w[1], w[2], w[3]);
-            for (d, out) in out.iter_mut().enumerate() {
-                let sum = w1.mul_add(v1[d], w0.mul_add(v0[d], *out));
-                *out = w3.mul_add(v3[d], w2.mul_add(v2[d], sum));
-            }
-        }
-        j += 4;
-    }
-    for j in j..run {
-        for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-            let weight = weights[head * CHUNK + at + j];
-            for (out, value) in out.iter_mut().zip(row(j)) {
-                *out = weight.mul_add(*value, *out);
-            }
-        }
     }
 }
 

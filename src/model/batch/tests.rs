@@ -49,7 +49,7 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
             "input_ids[1] is 24; the vocabulary has 24 tokens",
         ),
         (
-            |b| drop(b.positions.pop()),
+            |b| assert!(b.positions.pop().is_some()),
             "positions has 3 entries, expected 4",
         ),
         (
@@ -57,11 +57,11 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
             "slot_mapping has 5 entries, expected 4",
         ),
         (
-            |b| drop(b.cu_seqlens_q.pop()),
+            |b| assert!(b.cu_seqlens_q.pop().is_some()),
             "cu_seqlens_q has 2 entries, expected 3",
         ),
         (
-            |b| drop(b.block_tables.pop()),
+            |b| assert!(b.block_tables.pop().is_some()),
             "block_tables has 3 entries, expected 4",
         ),
         (

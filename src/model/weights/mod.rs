@@ -79,10 +79,14 @@ impl Checkpoint {
         shape: &[usize],
         stack: &[usize],
     ) -> Result<Tensor, ModelError> {
-        let count: usize = shape.iter().product::<usize>() * names.len();
+        // All are looked up before memory is taken: the configuration alone may ask for any amount.
+        let found = names
+            .iter()
+            .map(|name| self.find(name, shape))
+            .collect::<Result<Vec<_>, _>>()?;
+        let count = shape.iter().product::<usize>() * names.len();
         let mut elements: Option<Elements> = None;
-        for name in names {
-            let (shard, dtype, bytes) = self.find(name, shape)?;
+        for (name, (shard, dtype, bytes)) in names.iter().zip(found) {
             let elements = match (&mut elements, dtype) {
                 (Some(elements), _) => elements,
                 (none, DType::BF16) => none.insert(Elements::Bf16(Vec::with_capacity(count))),

@@ -29,7 +29,9 @@ impl Clock {
     /// Time since the Unix epoch; zero if the system clock stands before it.
     pub fn since_epoch(&self) -> Duration {
         match &self.0 {
-            Source::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Source::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
             Source::Manual(millis) => Duration::from_millis(millis.load(Ordering::Relaxed)),
         }
     }

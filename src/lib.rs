@@ -12,7 +12,7 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
-//! [`config`] hands each module its own part; [`clock`] and [`telemetry`] are leaves.
+//! [`config`] hands each module its own part; [`clock`], [`telemetry`] and `strict_json` are leaves.
 //!
 //! # Invariants
 //!
@@ -30,5 +30,6 @@ pub mod engine;
 pub mod model;
 pub mod ops;
 pub mod server;
+mod strict_json;
 pub mod telemetry;
 pub mod text;

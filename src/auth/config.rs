@@ -1,12 +1,9 @@
 //! The gate's part of the configuration, as written; [`super::Gate::new`] judges it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-
-use super::GateError;
 
 /// Whom to believe. The default believes the built-in issuer alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,29 +11,12 @@ use super::GateError;
 pub struct AuthConfig {
     /// The identity providers, each with its own keys. None: the built-in issuer.
     pub issuers: Vec<IssuerConfig>,
-    /// Lets a server that believes only the built-in issuer listen on a public address.
-    pub builtin_on_public_address: bool,
 }
 
 impl AuthConfig {
     /// Whether the built-in issuer is the one to believe, because no other is configured.
     pub fn uses_builtin(&self) -> bool {
         self.issuers.is_empty()
-    }
-
-    /// Checks that a server with this configuration may listen on `address`.
-    ///
-    /// # Errors
-    /// [`GateError::PublicAddress`] for the built-in issuer anywhere but on loopback: it is made for one machine, and
-    /// a public server whose operator never chose an issuer is more often a mistake than a wish.
-    pub fn check_address(&self, address: SocketAddr) -> Result<(), GateError> {
-        if address.ip().to_canonical().is_loopback()
-            || !self.uses_builtin()
-            || self.builtin_on_public_address
-        {
-            return Ok(());
-        }
-        Err(GateError::PublicAddress { address })
     }
 }
 

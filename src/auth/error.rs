@@ -1,7 +1,6 @@
 //! Why the gate does not come up. It fails closed: no error here leaves a server running with a part of its rules.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jsonwebtoken::Algorithm;
@@ -17,14 +16,6 @@ pub enum GateError {
     BuiltinBesideIssuers {
         /// How many are configured.
         count: usize,
-    },
-    /// The built-in issuer on a public address.
-    #[error(
-        "the server would listen on {address}, and only the built-in issuer vouches for its callers"
-    )]
-    PublicAddress {
-        /// Where it would listen.
-        address: SocketAddr,
     },
     /// Two entries for one `iss`.
     #[error("the issuer `{issuer}` is configured twice")]
@@ -61,10 +52,6 @@ impl GateError {
             }
             Self::BuiltinBesideIssuers { .. } => Some(
                 "its tokens are for a server without issuers; ask your identity provider for one",
-            ),
-            Self::PublicAddress { .. } => Some(
-                "add your identity provider as [[auth.issuers]], listen on 127.0.0.1, or set \
-                 auth.builtin_on_public_address = true",
             ),
             Self::DuplicateIssuer { .. } => Some("put all keys of one issuer into one entry"),
             Self::Issuer { problem, .. } => problem.hint(),

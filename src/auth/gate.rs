@@ -12,10 +12,11 @@ use super::denied::{Denied, Reason, quoted};
 use super::header::Header;
 use super::issuer::Issuer;
 use super::{
-    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, Permit, credential,
-    strict_json,
+    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, MAX_DEPTH, Permit,
+    credential,
 };
 use crate::clock::Clock;
+use crate::strict_json;
 
 /// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
 pub struct Gate {
@@ -111,7 +112,7 @@ impl Gate {
         let token = Compact::split(token)?;
         let header = Header::parse(&token.header)?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
-        let claims = strict_json::object(&token.payload)
+        let claims = strict_json::object(&token.payload, MAX_DEPTH)
             .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
         let name = claims::issuer(&claims)?;
         let issuer = self.issuers.get(name).ok_or_else(|| {

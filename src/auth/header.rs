@@ -5,9 +5,10 @@
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
+use super::MAX_DEPTH;
 use super::claims::is_plain;
 use super::denied::{Denied, quoted};
-use super::strict_json;
+use crate::strict_json;
 
 /// The header of a token, its signature unchecked.
 pub(super) struct Header {
@@ -25,7 +26,7 @@ impl Header {
     /// # Errors
     /// `InvalidToken` with the member at fault.
     pub fn parse(bytes: &[u8]) -> Result<Self, Denied> {
-        let mut members = strict_json::object(bytes)
+        let mut members = strict_json::object(bytes, MAX_DEPTH)
             .map_err(|fault| Denied::token(format!("the header is not clean JSON: {fault}")))?;
         // `crit` and `b64` announce extensions, of which none is implemented; `zip` and `enc` belong to encryption.
         if let Some(name) = ["crit", "b64", "zip", "enc"]

@@ -121,8 +121,17 @@ impl Issuer {
     pub fn summary(&self) -> IssuerSummary {
         IssuerSummary {
             issuer: self.rules.issuer.to_string(),
-            audiences: self.rules.audiences.iter().map(ToString::to_string).collect(),
-            algorithms: self.algorithms.iter().map(|name| format!("{name:?}")).collect(),
+            audiences: self
+                .rules
+                .audiences
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            algorithms: self
+                .algorithms
+                .iter()
+                .map(|name| format!("{name:?}"))
+                .collect(),
             keys: self.keys.len(),
         }
     }

@@ -5,15 +5,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::KeyError;
+use super::MAX_DEPTH;
 use super::keys::{Curve, LoadedKey, Material};
-use super::strict_json;
+use crate::strict_json;
 
 /// Parses one key from JSON text.
 ///
 /// # Errors
 /// [`KeyError::Jwk`] naming the member at fault, [`KeyError::PrivateKey`] for a key with private members.
 pub(super) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
-    let jwk = strict_json::object(text).map_err(|fault| KeyError::JwkJson { fault })?;
+    let jwk = strict_json::object(text, MAX_DEPTH).map_err(|fault| KeyError::JwkJson { fault })?;
     let kty = string(&jwk, "kty")?.ok_or(KeyError::Jwk {
         member: "kty",
         expected: "RSA, EC, OKP or oct",

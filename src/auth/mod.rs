@@ -9,7 +9,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `credential` | which bytes of the request are the credential |
-//! | `compact`, `strict_json` | whether they are one canonical JWS of two clean JSON objects |
+//! | `compact` | whether they are one canonical JWS of two clean JSON objects |
 //! | `header` | algorithm, key id and type; refuses every extension |
 //! | `issuer`, `keys` | the one key that may vouch for this issuer with this algorithm |
 //! | `claims`, `time` | what the signed claims say, typed strictly |
@@ -34,7 +34,6 @@ mod keys;
 mod mint;
 mod pem;
 mod permit;
-mod strict_json;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -48,6 +47,9 @@ pub use identity::{Identity, IdentityKey};
 pub use issuer::IssuerSummary;
 pub use mint::{MintError, MintRequest};
 pub use permit::Permit;
+
+/// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
+const MAX_DEPTH: usize = 16;
 
 /// What a row of the route table asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

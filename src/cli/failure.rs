@@ -47,6 +47,14 @@ impl Failure {
         self
     }
 
+    /// Adds what to do next, if that is known.
+    pub fn hint_if(self, hint: Option<&str>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     /// Says that the command line itself is at fault.
     pub fn usage(mut self) -> Self {
         self.code = USAGE;

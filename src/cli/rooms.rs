@@ -1,5 +1,6 @@
 //! Where the parts of a server are put together: gate, model, engine, listener, in this order.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use super::startup::{Facts, mint_command};
 use super::token::{self, MintArgs};
 use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
-use crate::config::{Args, Config, Origin};
+use crate::config::{Args, Config, ModelSettings, Origin};
 use crate::engine::{Capacity, Engine, Executor, ModelRunner, PagedMixtral};
-use crate::model::{KvCache, LoadOptions, Mixtral, ModelFiles};
+use crate::model::{KvCache, LoadOptions, Mixtral, MixtralConfig, ModelError, ModelFiles};
 use crate::server::{App, ModelCard, SamplingDefaults, Server};
 use crate::telemetry::Secret;
 use crate::text::{TextFiles, TextModel};
@@ -51,20 +52,23 @@ impl Rooms {
                 max_logit_rows: config.engine.max_num_seqs,
             },
         )
-        .map_err(|error| failure("cannot load the model", &error))?;
+        .map_err(|error| unloadable(&error))?;
         let shape = model.config();
         if text.vocab_size() > shape.vocab_size {
             return Err(Failure::new(format!(
-                "the tokenizer has {} tokens, the model {}: they do not belong together",
+                "the tokenizer has {} tokens, the model {}",
                 text.vocab_size(),
                 shape.vocab_size
-            )));
+            ))
+            .hint("tokenizer.json and config.json must come from the same checkpoint"));
         }
+        let context = context(&config.model, shape)?;
         let bytes_per_token = KvCache::bytes_per_token(shape);
         let block_size = config.model.block_size;
-        let context = shape.max_position_embeddings;
-        let wanted = config.model.max_model_len.map_or(context, |len| len.min(context));
-        let num_blocks = config.model.kv_cache.blocks(bytes_per_token, wanted, block_size);
+        let num_blocks = config
+            .model
+            .kv_cache
+            .blocks(bytes_per_token, context, block_size);
         let facts = ModelFacts {
             parameters: shape.num_parameters(),
             dtype: model.dtype(),
@@ -74,7 +78,7 @@ impl Rooms {
         };
         let generation = model.generation().clone();
         let executor = ModelRunner::new(
-            PagedMixtral::new(model, num_blocks, block_size, config.model.max_model_len)
+            PagedMixtral::new(model, num_blocks, block_size, context)
                 .map_err(|error| failure("cannot make room for the KV cache", &error))?,
         );
         let Capacity { vocab_size, .. } = executor.capacity();
@@ -98,7 +102,13 @@ impl Rooms {
             },
         };
         Ok(Self {
-            app: App { engine, gate, text: Arc::new(text), model, clock },
+            app: App {
+                engine,
+                gate,
+                text: Arc::new(text),
+                model,
+                clock,
+            },
             model: facts,
         })
     }
@@ -113,7 +123,12 @@ impl Rooms {
         let server = Server::bind(config.server.clone(), self.app)
             .await
             .map_err(|error| Failure::of(&error).hint(error.hint()))?;
-        Ok(Listening { server, model: self.model, issuers, max_model_len })
+        Ok(Listening {
+            server,
+            model: self.model,
+            issuers,
+            max_model_len,
+        })
     }
 }
 
@@ -168,13 +183,8 @@ pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
         true => None,
         false => Some(builtin(config)?),
     };
-    Gate::new(&config.auth.gate, builtin, clock).map_err(|error| {
-        let failure = Failure::of(&error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })
+    Gate::new(&config.auth.gate, builtin, clock)
+        .map_err(|error| Failure::of(&error).hint_if(error.hint()))
 }
 
 /// The built-in issuer with its key in the state folder.
@@ -182,13 +192,8 @@ pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
 /// # Errors
 /// If the key cannot be read or made, or others could have it.
 pub(super) fn builtin(config: &Config) -> Result<BuiltinIssuer, Failure> {
-    BuiltinIssuer::load_or_create(&config.auth.state_dir).map_err(|error| {
-        let failure = Failure::of(&error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })
+    BuiltinIssuer::load_or_create(&config.auth.state_dir)
+        .map_err(|error| Failure::of(&error).hint_if(error.hint()))
 }
 
 /// A token of the built-in issuer for the chat routes.
@@ -203,13 +208,14 @@ pub(super) fn mint(config: &Config, subject: &str, ttl: &str) -> Result<Secret<S
         claims: Vec::new(),
     };
     let token = token::mint(&args, &builtin(config)?, &Clock::system());
-    token.map(Secret::new).map_err(|error| Failure::of(&error))
+    token
+        .map(Secret::new)
+        .map_err(|error| Failure::of(&error).hint_if(error.hint()))
 }
 
 /// The tokenizer and the way to lay out a chat.
 fn text(config: &Config) -> Result<TextModel, Failure> {
-    let files = ModelFiles::open(&config.model.source)
-        .map_err(|error| failure("cannot load the model", &error))?;
+    let files = ModelFiles::open(&config.model.source).map_err(|error| unloadable(&error))?;
     let operators = match &config.model.chat_template {
         None => None,
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
@@ -227,6 +233,26 @@ fn text(config: &Config) -> Result<TextModel, Failure> {
 
 fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
     Failure::new(message).caused_by(error)
+}
+
+fn unloadable(error: &ModelError) -> Failure {
+    let gone =
+        matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
+    failure("cannot load the model", error).hint_if(gone.then_some(
+        "the model in the binary is called seedling; --model takes that or a checkpoint folder",
+    ))
+}
+
+/// Longest sequence that the operator wants and the model can do.
+fn context(settings: &ModelSettings, shape: &MixtralConfig) -> Result<usize, Failure> {
+    let limit = shape.max_position_embeddings;
+    match settings.max_model_len {
+        Some(given) if given > limit => Err(Failure::new(format!(
+            "max_model_len is {given}, the model's context is {limit}"
+        ))
+        .hint(format!("leave it out, or give at most {limit}"))),
+        given => Ok(given.unwrap_or(limit)),
+    }
 }
 
 /// The command that mints a token for this server, if it has the built-in issuer.

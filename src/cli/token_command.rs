@@ -63,10 +63,10 @@ pub(super) fn run(command: &TokenCommand, args: &Args, out: &mut dyn Write) -> R
 
 fn mint(typed: &Mint, config: &Config, clock: &Clock) -> Result<String, Failure> {
     if config.has_issuers() {
-        return Err(
-            Failure::new("the server believes configured issuers, so its own tokens are worthless")
-                .hint("ask your identity provider for a token"),
-        );
+        return Err(Failure::new(
+            "the server believes configured issuers, so its own tokens are worthless",
+        )
+        .hint("ask your identity provider for a token"));
     }
     let args = MintArgs {
         subject: typed.sub.clone(),
@@ -78,11 +78,7 @@ fn mint(typed: &Mint, config: &Config, clock: &Clock) -> Result<String, Failure>
 }
 
 fn refused(error: TokenError) -> Failure {
-    let failure = Failure::of(&error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::of(&error).hint_if(error.hint())
 }
 
 /// The first line that is typed or piped.

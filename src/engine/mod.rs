@@ -37,7 +37,8 @@ pub use executor::{Capacity, ExecuteError, Executor};
 pub use generation::Generation;
 pub use paged_mixtral::PagedMixtral;
 pub use request::{
-    EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError, TokenId, Usage,
+    EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError,
+    TokenId, Usage,
 };
 pub use runner::{Forward, ModelRunner};
 

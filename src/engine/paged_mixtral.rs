@@ -16,7 +16,7 @@ pub struct PagedMixtral {
 impl PagedMixtral {
     /// Gives `model` a cache of `num_blocks` blocks of `block_size` tokens.
     ///
-    /// Sequences may be `max_model_len` tokens long, and never longer than the model's own context.
+    /// Sequences may be `max_model_len` tokens long, which is at most the model's own context.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if a size is zero or far too large.
@@ -24,12 +24,11 @@ impl PagedMixtral {
         model: Mixtral,
         num_blocks: usize,
         block_size: usize,
-        max_model_len: Option<usize>,
+        max_model_len: usize,
     ) -> Result<Self, ModelError> {
-        let context = model.config().max_position_embeddings;
         Ok(Self {
             cache: model.new_cache(num_blocks, block_size)?,
-            max_model_len: max_model_len.map_or(context, |limit| limit.min(context)),
+            max_model_len: max_model_len.min(model.config().max_position_embeddings),
             model,
         })
     }
@@ -45,10 +44,7 @@ impl Forward for PagedMixtral {
         }
     }
 
-    fn forward(
-        &mut self,
-        batch: &StepBatch,
-    ) -> Result<impl Deref<Target = [f32]>, ExecuteError> {
+    fn forward(&mut self, batch: &StepBatch) -> Result<impl Deref<Target = [f32]>, ExecuteError> {
         self.model
             .forward(batch, &mut self.cache)
             .map_err(|error| ExecuteError::Model(Box::new(error)))

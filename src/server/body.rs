@@ -12,8 +12,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::ApiError;
 use super::app::Shared;
-use super::{ApiError, strict_json};
+use crate::strict_json;
 
 /// The body as JSON. As an extractor it must stand last, after the gate's.
 pub(super) struct JsonBody(pub(super) Value);
@@ -44,7 +45,7 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     if text.trim_ascii().is_empty() {
         return Err(ApiError::invalid_json("it is empty"));
     }
-    strict_json::parse(text).map_err(ApiError::invalid_json)
+    strict_json::value(text.as_bytes(), MAX_DEPTH).map_err(ApiError::invalid_json)
 }
 
 /// A missing content type is taken as JSON: nothing else is understood here anyway.
@@ -116,6 +117,9 @@ fn linger(mut body: Body) {
 
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
+
+/// Tool schemas nest deepest; real ones stay below twenty levels.
+const MAX_DEPTH: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -76,12 +76,10 @@ impl Server {
                 address,
                 shared: Arc::new(Shared::new(config, app)),
             }),
-            Err(source) => {
-                Err(ServerError::Bind {
-                    address: wanted,
-                    source,
-                })
-            }
+            Err(source) => Err(ServerError::Bind {
+                address: wanted,
+                source,
+            }),
         }
     }
 

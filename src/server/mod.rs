@@ -16,7 +16,6 @@ mod metrics;
 mod models;
 mod request_id;
 mod stream;
-mod strict_json;
 #[cfg(test)]
 mod tests;
 

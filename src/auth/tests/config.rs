@@ -56,49 +56,6 @@ fn nobody_to_believe_is_an_error_and_so_are_two_kinds_of_issuer() {
 }
 
 #[test]
-fn the_builtin_issuer_stays_on_loopback_unless_told() {
-    let mut config = AuthConfig::default();
-    for local in [
-        "127.0.0.1:8000",
-        "[::1]:8000",
-        "127.8.8.8:1",
-        "[::ffff:127.0.0.1]:8000",
-    ] {
-        assert!(
-            config.check_address(local.parse().unwrap()).is_ok(),
-            "{local}"
-        );
-    }
-    for public in [
-        "0.0.0.0:8000",
-        "[::]:8000",
-        "10.0.0.1:8000",
-        "[::ffff:10.0.0.1]:1",
-    ] {
-        let error = config.check_address(public.parse().unwrap()).unwrap_err();
-        assert!(
-            error.to_string().contains(public) && error.hint().unwrap().contains("127.0.0.1"),
-            "{error}"
-        );
-    }
-    config.builtin_on_public_address = true;
-    assert!(
-        config
-            .check_address("0.0.0.0:8000".parse().unwrap())
-            .is_ok()
-    );
-    let issuers = AuthConfig {
-        issuers: vec![ed_issuer()],
-        ..AuthConfig::default()
-    };
-    assert!(
-        issuers
-            .check_address("0.0.0.0:8000".parse().unwrap())
-            .is_ok()
-    );
-}
-
-#[test]
 fn a_whole_configuration_is_read_from_toml_and_unknown_names_are_refused() {
     let text = format!(
         "[[issuers]]\nissuer = \"{ISSUER}\"\naudiences = [\"{AUDIENCE}\"]\nalgorithms = [\"EdDSA\"]\n\

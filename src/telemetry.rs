@@ -2,6 +2,7 @@
 //!
 //! Log lines go to stderr: stdout belongs to what a command was asked for.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -10,7 +11,20 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, LogSettings};
 
 /// Starts logging for the whole process. A second call changes nothing, so that a test may start two servers.
+///
+/// From then on panics are log lines too, without the words that a panic may have formatted: slicing a text badly
+/// quotes the text, which may be a prompt.
 pub fn init(settings: &LogSettings) {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        tracing::error!(
+            place = place.unwrap_or_default(),
+            thread = thread.name().unwrap_or_default(),
+            said = harmless(panic.payload()),
+            "a thread panicked. This is a bug."
+        );
+    }));
     let is_terminal = io::stderr().is_terminal();
     let filter = EnvFilter::new(settings.filter.as_str());
     let builder = tracing_subscriber::fmt()
@@ -27,6 +41,14 @@ pub fn init(settings: &LogSettings) {
             .with_span_list(false)
             .try_init()
     };
+}
+
+/// What a panic said, if the words stand in the program's source.
+fn harmless(payload: &(dyn Any + Send)) -> &str {
+    match payload.downcast_ref::<&'static str>() {
+        Some(literal) => literal,
+        None => "[not shown: it may quote data]",
+    }
 }
 
 /// Whether lines are meant for people.
@@ -78,6 +100,14 @@ mod tests {
             "[redacted] [redacted] Some([redacted])"
         );
         assert_eq!(secret.expose(), "eyJhbGciOi");
+    }
+
+    #[test]
+    fn a_panic_shows_only_words_of_the_source() {
+        let says = |payload: &(dyn Any + Send)| harmless(payload).to_owned();
+        assert_eq!(says(&"one token per sequence"), "one token per sequence");
+        let quoting = format!("byte index 1 is not a char boundary of `{}`", "my diary");
+        assert_eq!(says(&quoting), "[not shown: it may quote data]");
     }
 
     #[test]

@@ -198,10 +198,7 @@ pub fn ed_issuer() -> IssuerConfig {
 }
 
 pub fn try_gate(issuers: Vec<IssuerConfig>) -> Result<Gate, GateError> {
-    let config = AuthConfig {
-        issuers,
-        ..AuthConfig::default()
-    };
+    let config = AuthConfig { issuers };
     Gate::new(&config, None, Clock::manual(NOW).0)
 }
 

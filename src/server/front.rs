@@ -104,7 +104,15 @@ fn log(
             "probe answered"
         );
     } else {
-        tracing::info!(request_id, subject = ?subject, method, handler, status, total_ms, "request answered");
+        tracing::info!(
+            request_id,
+            subject,
+            method,
+            handler,
+            status,
+            total_ms,
+            "request answered"
+        );
     }
 }
 

@@ -116,13 +116,15 @@ impl Drop for Record {
         let Some(shared) = &self.shared else { return };
         tracing::info!(
             request_id = &*self.request_id,
-            // Quoted, so that no subject can forge a second line.
-            subject = ?self.subject,
+            // The gate lets no control character into a subject, so that none can forge a second line.
+            subject = self.subject,
             model = shared.app.model.id,
             status = self.status,
             prompt_tokens = self.usage.prompt_tokens,
             completion_tokens = self.usage.completion_tokens,
-            ttft_ms = self.time_to_first_token.map(|after| after.as_millis() as u64),
+            ttft_ms = self
+                .time_to_first_token
+                .map(|after| after.as_millis() as u64),
             total_ms = self.arrived.elapsed().as_millis() as u64,
             finish = self.finish,
             "request finished"

@@ -2,6 +2,8 @@
 //!
 //! They are written by `MIXGATE_WRITE_DOCS=1 cargo test --release --test docs`, and compared by every other run.
 
+#![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;

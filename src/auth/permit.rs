@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Identity;
 
-/// The admitted right to generate now. Not `Clone`; dropping it gives back what it holds.
+/// The admitted right to generate now. Not `Clone`: what it will hold one day (a concurrency slot, a reservation) goes
+/// back when it drops.
 #[derive(Debug)]
 pub struct Permit {
     identity: Arc<Identity>,
@@ -21,7 +22,7 @@ impl Permit {
         &self.identity
     }
 
-    /// Charges `tokens` generated or computed tokens to the identity.
+    /// Told of each generated token, which is where a budget will be charged. There are no budgets yet.
     pub fn charge(&self, tokens: usize) {
         let _ = tokens;
     }

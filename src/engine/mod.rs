@@ -144,8 +144,8 @@ impl Engine {
     /// Hands a request to the engine thread, with the proof that its sender was admitted. Never waits.
     ///
     /// # Errors
-    /// [`SubmitError`] without side effect; the permit is dropped, which gives back what it held. A request of more
-    /// than `max_waiting` sequences never finds room in the queue.
+    /// [`SubmitError`] without side effect; the permit is dropped, which gives back what it held. See
+    /// [`Engine::would_take`] for what can be known before.
     ///
     /// # Panics
     /// If the prompt is empty or `n` is 0, which the contract of [`Request`] rules out.
@@ -166,6 +166,7 @@ impl Engine {
             return Err(SubmitError::TooLong { needed, limit });
         }
         let n = request.n;
+        self.would_take(n as usize)?;
         self.shared.enqueue(n as usize, self.max_waiting)?;
         let number = self.shared.next_request();
         let (sender, events) = unbounded_channel();
@@ -223,6 +224,23 @@ impl Engine {
             // The thread catches its panics and has reported them by now.
             let _ = handle.join();
         }
+    }
+
+    /// Whether a request of `n` sequences would be taken now, as far as that is known without its prompt: asked before
+    /// the work of making one. [`Engine::submit`] decides.
+    ///
+    /// # Errors
+    /// What [`Engine::submit`] would say.
+    pub fn would_take(&self, n: usize) -> Result<(), SubmitError> {
+        self.accepts()?;
+        let limit = self.max_waiting;
+        if n > limit {
+            return Err(SubmitError::TooMany { n, limit });
+        }
+        if self.shared.stats().waiting.saturating_add(n) > limit {
+            return Err(SubmitError::QueueFull { limit });
+        }
+        Ok(())
     }
 
     fn accepts(&self) -> Result<(), SubmitError> {

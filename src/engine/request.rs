@@ -138,6 +138,14 @@ pub enum SubmitError {
         /// The most that may wait.
         limit: usize,
     },
+    /// More sequences than the waiting queue could ever hold.
+    #[error("the request asks for {n} sequences, at most {limit} can wait")]
+    TooMany {
+        /// Sequences asked for.
+        n: usize,
+        /// Sequences that may wait.
+        limit: usize,
+    },
     /// Prompt and completion together can never fit the KV cache or the model's context.
     #[error("the request needs {needed} tokens of context, at most {limit} fit")]
     TooLong {

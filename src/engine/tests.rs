@@ -109,3 +109,14 @@ async fn the_thread_ends_with_the_last_handle() {
     let thread = lock(&shared.thread).take().unwrap();
     thread.join().unwrap();
 }
+
+#[tokio::test]
+async fn more_sequences_than_can_ever_wait_are_refused_for_good() {
+    let engine = start(FakeModel::new(8, 4));
+    let limit = engine.max_waiting;
+    assert_eq!(engine.would_take(limit), Ok(()));
+    let n = limit + 1;
+    assert_eq!(engine.would_take(n), Err(SubmitError::TooMany { n, limit }));
+    engine.drain();
+    assert_eq!(engine.would_take(1), Err(SubmitError::ShuttingDown));
+}

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -101,6 +103,8 @@ pub(super) struct Shared {
     pub(super) config: ServerConfig,
     pub(super) metrics: Metrics,
     pub(super) in_flight: InFlight,
+    /// Prompts tokenised at the same time: one per core. Each may take a second and hundreds of megabytes.
+    pub(super) tokenising: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -111,6 +115,9 @@ impl Shared {
             config,
             metrics,
             in_flight: InFlight::default(),
+            tokenising: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+            )),
         }
     }
 }

@@ -303,6 +303,11 @@ impl From<SubmitError> for ApiError {
                     .with(RETRY_AFTER, HeaderValue::from_static("1"))
                     .with(RETRY_AFTER_MS, HeaderValue::from_static("1000"))
             }
+            SubmitError::TooMany { n, limit } => Self::bad_request(
+                "invalid_value",
+                format!("n is {n}; this server queues at most {limit} completions."),
+            )
+            .at("n"),
             SubmitError::TooLong { needed, limit } => Self::context_length(limit, needed, 0),
             SubmitError::ShuttingDown => Self::shutting_down(),
             SubmitError::Failed => Self::engine_failed(),

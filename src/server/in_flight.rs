@@ -1,6 +1,10 @@
-//! Counts generations whose response is not finished, so that shutdown can wait for the last one.
+//! Counts responses that are not finished, so that shutdown can wait for the last generation and an idle connection is
+//! known as one.
+
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// The count.
 #[derive(Default)]
@@ -11,6 +15,18 @@ impl InFlight {
     pub(super) fn enter(&self) -> InFlightGuard {
         self.0.send_modify(|count| *count += 1);
         InFlightGuard(self.0.clone())
+    }
+
+    /// Returns once nothing has been in flight for `quiet`.
+    pub(super) async fn idle(&self, quiet: Duration) {
+        let mut count = self.0.subscribe();
+        loop {
+            self.empty().await;
+            tokio::select! {
+                _ = count.wait_for(|count| *count > 0) => {}
+                () = sleep(quiet) => return,
+            }
+        }
     }
 
     /// Returns once nothing is in flight.
@@ -35,6 +51,21 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_idle_only_after_a_whole_quiet_period() {
+        let in_flight = InFlight::default();
+        let quiet = Duration::from_secs(10);
+        let began = tokio::time::Instant::now();
+        let ends = async {
+            sleep(Duration::from_secs(9)).await;
+            let one = in_flight.enter();
+            sleep(Duration::from_secs(60)).await;
+            drop(one);
+        };
+        tokio::join!(in_flight.idle(quiet), ends);
+        assert_eq!(began.elapsed(), Duration::from_secs(9 + 60 + 10));
+    }
 
     #[test]
     fn waits_for_the_last_of_those_in_flight() {

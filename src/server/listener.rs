@@ -6,15 +6,16 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::{Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::app::{App, ServerConfig, Shared};
+use super::in_flight::{InFlight, InFlightGuard};
 use super::{front, router};
 
 /// Why a server could not start.
@@ -186,39 +188,63 @@ async fn serve(
     // Tokens are small and should leave at once. A failure only costs time.
     let _ = socket.set_nodelay(true);
     let header_timeout = shared.config.header_timeout;
-    let spoke = Arc::new(AtomicBool::new(false));
+    let open = Arc::new(InFlight::default());
     let service = {
-        let spoke = spoke.clone();
+        let open = open.clone();
         service_fn(move |request: Request<Incoming>| {
-            spoke.store(true, Ordering::Relaxed);
+            let guard = open.enter();
             let (shared, router) = (shared.clone(), router.clone());
             async move {
                 let response: Response<Body> =
                     front::answer(&shared, router, request.map(Body::new)).await;
-                Ok::<_, Infallible>(response)
+                // The request is open until the last byte of its response is on its way.
+                Ok::<_, Infallible>(response.map(|body| Counted { body, _open: guard }))
             }
         })
     };
     let builder = protocols(header_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let mut first_request = pin!(sleep(header_timeout));
-    let (mut waiting, mut leaving) = (true, false);
-    loop {
+    {
+        // hyper's own timer needs first bytes and knows HTTP/1 only; this one ends any peer that asks for nothing.
+        let mut idle = pin!(open.idle(header_timeout));
         tokio::select! {
             // An error is the peer's doing and there is nobody left to tell.
             _ended = &mut connection => return,
-            // hyper's own timer starts with the first bytes; this one also ends a peer that sends none.
-            () = &mut first_request, if waiting => {
-                waiting = false;
-                if !spoke.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-            _ = stopped.wait_for(|stopped| *stopped), if !leaving => {
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
+            () = &mut idle => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
         }
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ended = &mut connection => {}
+        // A request may have come in at the last moment: it is answered before its connection ends.
+        () = open.idle(FAREWELL) => {}
+    }
+}
+
+/// A response's body that counts as in flight until it is dropped.
+struct Counted {
+    body: Body,
+    _open: InFlightGuard,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -246,5 +272,5 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 /// HTTP/2 streams per connection.
 const MAX_STREAMS: u32 = 128;
-/// How long connections have for their last bytes once the engine has stopped.
+/// How long connections have for their last bytes once they are to end.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -80,6 +80,8 @@ pub struct TextModel {
     template: ChatTemplate,
     bos: TokenId,
     eos: TokenId,
+    /// Bytes of the longest token, at least 1.
+    longest_token: usize,
 }
 
 impl TextModel {
@@ -146,6 +148,7 @@ impl TextModel {
         })?;
         let template = ChatTemplate::new(source, &vocabulary, specials)?;
         Ok(Self {
+            longest_token: pieces.longest().max(1),
             vocabulary,
             pieces,
             template,
@@ -167,6 +170,17 @@ impl TextModel {
     /// Token ids of plain text, without BOS; special tokens in `text` are ordinary text.
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
         self.vocabulary.encode(text)
+    }
+
+    /// A lower bound of how many tokens `bytes` bytes of text become, found without looking at them.
+    ///
+    /// It lets a server refuse a text of megabytes before it spends seconds and hundreds of megabytes on tokenising it.
+    pub fn least_tokens(&self, bytes: usize) -> usize {
+        if self.vocabulary.keeps_every_byte() {
+            bytes / (self.longest_token * MOST_SHRINKING)
+        } else {
+            0
+        }
     }
 
     /// Text of token ids, special tokens left out: what a [`TextModel::detokenizer`] gives for them.
@@ -287,6 +301,9 @@ fn silent_tokens(
         .map(|(content, _)| content.to_owned())
         .collect()
 }
+
+/// A normaliser that composes characters (NFC, NFKC) shortens a text to this fraction at the most.
+const MOST_SHRINKING: usize = 4;
 
 #[cfg(test)]
 mod fixtures;

@@ -76,7 +76,10 @@ impl Talk {
                         param: format!("messages[{index}].role"),
                     });
                 }
-                self.turn(Role::Assistant, assistant(index, message)?);
+                // Clients echo what we answered, and an answer may be empty: nothing was said.
+                if let Some(text) = assistant(message) {
+                    self.turn(Role::Assistant, text);
+                }
             }
             unknown => {
                 return Err(PromptError {
@@ -145,17 +148,18 @@ fn said(index: usize, message: &RawMessage) -> Result<String, PromptError> {
     }
 }
 
-/// An assistant's words, then its calls; either may be missing, not both.
-fn assistant(index: usize, message: &RawMessage) -> Result<String, PromptError> {
+/// An assistant's words, then its calls; either may be missing. `None` without both.
+fn assistant(message: &RawMessage) -> Option<String> {
+    let text = message.content.as_deref().filter(|text| !text.is_empty());
     let calls = match &message.tool_calls {
-        None | Some(Value::Null) => return said(index, message),
-        Some(Value::Array(calls)) if calls.is_empty() => return said(index, message),
-        Some(calls) => tool_calls(calls),
+        None | Some(Value::Null) => None,
+        Some(Value::Array(calls)) if calls.is_empty() => None,
+        Some(calls) => Some(tool_calls(calls)),
     };
-    Ok(match message.content.as_deref() {
-        None | Some("") => calls,
-        Some(text) => format!("{text}{SEPARATOR}{calls}"),
-    })
+    match (text, calls) {
+        (Some(text), Some(calls)) => Some(format!("{text}{SEPARATOR}{calls}")),
+        (text, calls) => text.map(str::to_owned).or(calls),
+    }
 }
 
 /// A tool's answer as user text. An empty answer is an answer: the line above it says so.

@@ -48,6 +48,13 @@ impl Pieces {
         })
     }
 
+    /// Bytes of the longest token.
+    pub(super) fn longest(&self) -> usize {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let lengths = starts.zip(&self.ends).map(|(start, end)| end - start);
+        lengths.max().unwrap_or(0)
+    }
+
     /// The bytes that `id` adds to a text; none for a special or unknown token.
     pub(super) fn bytes(&self, id: TokenId) -> &[u8] {
         let id = id as usize;

@@ -219,3 +219,20 @@ fn what_would_fail_later_is_refused_at_once() {
     assert!(refusal(&mixtral_json(), Some(config), None).contains("bos_token"));
     assert!(refusal(&mixtral_json(), None, Some("{% if %}")).contains("chat template"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_has_fewer_tokens_than_its_size_promises(text in "\\PC{0,80}|(carrots ){0,30}|[a-z ]{0,200}") {
+        for file in [mixtral_json(), without_prepend_json(), metaspace_first_json(), byte_level_json()] {
+            let model = model(&file, None);
+            let tokens = model.encode(&text).len();
+            proptest::prop_assert!(model.least_tokens(text.len()) <= tokens, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_of_megabytes_is_known_to_be_long_before_it_is_read() {
+    let model = model(&mixtral_json(), None);
+    assert!(model.least_tokens(4 << 20) > 10_000);
+}

@@ -24,6 +24,8 @@ pub(super) struct Vocabulary {
     unknown: Option<TokenId>,
     size: usize,
     joins_space: bool,
+    /// Every byte of a text ends up in some token; without it, a run of unknown text may become one token.
+    keeps_every_byte: bool,
 }
 
 /// A token that steers the model: not part of anybody's text.
@@ -49,6 +51,9 @@ impl Vocabulary {
         // Limits in the file are for training batches; the server has its own.
         file["truncation"] = Value::Null;
         file["padding"] = Value::Null;
+        let keeps_every_byte = file["model"]["byte_fallback"] == true
+            || file["model"]["unk_token"].is_null()
+            || file["model"]["fuse_unk"] == false;
         let tokenizer = load(&file)?;
         let interior = if never_prepend(&mut file["pre_tokenizer"]) {
             Some(load(&file)?)
@@ -76,12 +81,18 @@ impl Vocabulary {
                 .and_then(|token| tokenizer.token_to_id(token)),
             size: largest.map_or(0, |id| id as usize + 1),
             joins_space: false,
+            keeps_every_byte,
             tokenizer,
             interior,
             control,
         };
         vocabulary.joins_space = vocabulary.drops_leading_space();
         Ok(vocabulary)
+    }
+
+    /// Whether no part of a text is ever dropped or folded into one unknown token.
+    pub(super) fn keeps_every_byte(&self) -> bool {
+        self.keeps_every_byte
     }
 
     /// Ids of `text` at the beginning of a prompt; `text` is only text, whatever it looks like.

@@ -147,8 +147,8 @@ impl Shard {
         if let Err(source) = std::fs::File::open(&path) {
             return Err(ModelError::Read { path, source });
         }
-        // SAFETY: whoever cuts the file short while it loads kills the process with SIGBUS, no worse: the bytes are
-        // only ever read as numbers, every bit pattern of which is valid. Checkpoints are not edited in place.
+        // SAFETY: sound as long as nobody edits the file while it loads, which is the premise of every checkpoint
+        // folder: writers put a new file in place of the old one. Cut short, the file ends the process with SIGBUS.
         let content = unsafe { MmapedSafetensors::new(&path) };
         let content = content.map_err(|error| not_safetensors(file, &error))?;
         Ok(Self {

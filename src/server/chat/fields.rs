@@ -284,5 +284,8 @@ pub(super) static PART_FIELDS: &[WireField] = &[
 pub(super) static STREAM_FIELDS: &[WireField] = &[
     read("include_usage"),
     read("continuous_usage_stats"),
-    no("include_obfuscation"),
+    harmless(
+        "include_obfuscation",
+        "padding that hides the lengths of chunks; the answer is the same",
+    ),
 ];

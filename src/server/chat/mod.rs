@@ -18,7 +18,7 @@ use axum::response::Response;
 
 use crate::auth::{Identity, Permit};
 use crate::engine::{Event, Generation, TokenId};
-use crate::text::{RawMessage, TextModel, normalise};
+use crate::text::{RawMessage, normalise};
 
 use super::app::Shared;
 use super::body::JsonBody;
@@ -43,7 +43,8 @@ pub(super) async fn complete(
     let app = &shared.app;
     let mut chat = ChatRequest::parse(&body, &app.model)?;
     drop(body);
-    let prompt = prompt(app.text.clone(), std::mem::take(&mut chat.messages)).await?;
+    app.engine.would_take(chat.n as usize)?;
+    let prompt = prompt(&shared, std::mem::take(&mut chat.messages)).await?;
 
     let asked = Asked {
         stream: chat.stream.then_some(chat.stream_options),
@@ -103,9 +104,25 @@ impl FromRequestParts<Arc<Shared>> for Admitted {
     }
 }
 
-/// Renders and tokenises, off the threads that serve connections: a body of megabytes takes a second.
-async fn prompt(text: Arc<TextModel>, messages: Vec<RawMessage>) -> Result<Vec<TokenId>, ApiError> {
-    let work = tokio::task::spawn_blocking(move || text.chat_prompt(&normalise(&messages)?));
+/// Renders and tokenises, off the threads that serve connections and only so many at a time. What cannot fit is
+/// refused by its size alone.
+async fn prompt(shared: &Shared, messages: Vec<RawMessage>) -> Result<Vec<TokenId>, ApiError> {
+    let (text, model) = (&shared.app.text, &shared.app.model);
+    let contents = messages
+        .iter()
+        .filter_map(|message| message.content.as_ref());
+    let least = text.least_tokens(contents.map(String::len).sum());
+    if least >= model.max_model_len {
+        return Err(ApiError::context_length(model.max_model_len, least, 1));
+    }
+    // The semaphore is never closed. The permit goes along, so that a client who leaves does not make room for a
+    // second one while the work still runs.
+    let turn = shared.tokenising.clone().acquire_owned().await;
+    let text = text.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        text.chat_prompt(&normalise(&messages)?)
+    });
     match work.await {
         Ok(prompt) => Ok(prompt?),
         Err(_panicked) => Err(ApiError::internal()),

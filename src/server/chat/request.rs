@@ -8,7 +8,7 @@ use crate::server::{ApiError, ModelCard, SamplingDefaults};
 /// `finish_reason` says `length` where that mattered.
 ///
 /// # Errors
-/// `context_length_exceeded` if the prompt leaves no room for a single token.
+/// `context_length_exceeded` if the prompt leaves no room for a single token, or not for `min_tokens`.
 pub(super) fn engine_request(
     chat: ChatRequest,
     prompt: Vec<TokenId>,
@@ -23,13 +23,20 @@ pub(super) fn engine_request(
         ));
     }
     let max_tokens = chat.max_tokens.unwrap_or(room).min(room);
+    if chat.min_tokens > max_tokens {
+        return Err(ApiError::context_length(
+            model.max_model_len,
+            prompt.len(),
+            chat.min_tokens,
+        ));
+    }
     Ok(Request {
         prompt: prompt.into(),
         n: chat.n,
         sampling: sampling(chat.sampling, model.sampling),
         until: StopConditions {
             max_tokens,
-            min_tokens: chat.min_tokens.min(max_tokens),
+            min_tokens: chat.min_tokens,
             stop_token_ids: chat.stop_token_ids,
             ignore_eos: chat.ignore_eos,
         },
@@ -101,12 +108,27 @@ mod tests {
     fn max_tokens_is_cut_to_what_the_context_leaves() {
         let chat = |max_tokens| ChatRequest {
             max_tokens: Some(max_tokens),
-            min_tokens: 8,
             ..ChatRequest::default()
         };
         assert_eq!(built(chat(3), 4).unwrap().until.max_tokens, 3);
-        let until = built(chat(9), 4).unwrap().until;
-        assert_eq!((until.max_tokens, until.min_tokens), (6, 6));
+        assert_eq!(built(chat(9), 4).unwrap().until.max_tokens, 6);
+    }
+
+    #[test]
+    fn min_tokens_that_the_context_cannot_hold_are_refused_not_cut() {
+        let chat = |min_tokens| ChatRequest {
+            max_tokens: Some(9),
+            min_tokens,
+            ..ChatRequest::default()
+        };
+        assert_eq!(built(chat(6), 4).unwrap().until.min_tokens, 6);
+        let error = built(chat(7), 4).unwrap_err();
+        assert_eq!(error.code(), "context_length_exceeded");
+        assert!(
+            error.message().contains("you requested 11 tokens"),
+            "{}",
+            error.message()
+        );
     }
 
     #[test]

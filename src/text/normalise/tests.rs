@@ -183,7 +183,7 @@ fn empty_turns_are_refused_by_name() {
         content: content.map(str::to_owned),
         ..message(role, "")
     };
-    for role in ["system", "developer", "user", "assistant"] {
+    for role in ["system", "developer", "user"] {
         for content in [None, Some("")] {
             let talk = [
                 message("user", "hi"),
@@ -197,18 +197,27 @@ fn empty_turns_are_refused_by_name() {
             );
         }
     }
-    let no_calls = [
-        message("user", "hi"),
-        calling(None, json!([])),
-        message("user", "hi"),
-    ];
-    assert_eq!(refusal(&no_calls).0, "messages[1].content");
-    let null_calls = [
-        message("user", "hi"),
-        calling(None, Value::Null),
-        message("user", "hi"),
-    ];
-    assert_eq!(refusal(&null_calls).0, "messages[1].content");
+}
+
+#[test]
+fn an_empty_answer_that_a_client_echoes_adds_no_turn() {
+    let silent = |content: Option<&str>, calls| RawMessage {
+        content: content.map(str::to_owned),
+        ..calling(None, calls)
+    };
+    for answer in [
+        silent(Some(""), Value::Null),
+        silent(None, Value::Null),
+        silent(None, json!([])),
+    ] {
+        let talk = [message("user", "one"), answer, message("user", "two")];
+        let turns = normalise(&talk).unwrap();
+        let whole = Turn {
+            role: Role::User,
+            text: "one\n\ntwo".to_owned(),
+        };
+        assert_eq!(turns, [whole]);
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod auth;
 mod bad_input;
 mod chat;
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 mod lifecycle;
 mod observe;

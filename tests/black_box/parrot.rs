@@ -68,6 +68,11 @@ impl Brake {
         self.set(Some(steps));
     }
 
+    /// Whether no further step may run.
+    pub fn is_down(&self) -> bool {
+        *self.allowed.lock().unwrap() == Some(0)
+    }
+
     pub fn release(&self) {
         self.set(None);
     }

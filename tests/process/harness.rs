@@ -1,0 +1,289 @@
+//! Starts the binary in a folder of its own, without anything of this machine's user in its environment.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::common::within;
+
+/// What the start-up screen asks too.
+pub const QUESTION: &str = "When do I sow carrots in a cold climate?";
+
+/// A folder that stands for a user's home.
+pub struct Home(TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Not where `mixgate` would put it by itself, and a word that a shell takes apart unless it is quoted.
+    pub fn state_dir(&self) -> PathBuf {
+        self.path().join("it's mine")
+    }
+
+    pub fn key(&self) -> String {
+        std::fs::read_to_string(self.state_dir().join("issuer.ed25519.pem")).unwrap()
+    }
+
+    /// `mixgate …`, not started.
+    pub fn mixgate(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mixgate"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command
+            .args(words)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `mixgate …`, run to its end.
+    pub fn run(&self, words: &[&str]) -> Said {
+        Said::from(self.mixgate(words).output().unwrap())
+    }
+
+    pub fn token(&self, scopes: &str) -> String {
+        let state_dir = self.state_dir();
+        let words = ["token", "mint", "--sub", "you", "--scope", scopes];
+        let said = self.run(&[&words[..], &["--state-dir", state_dir.to_str().unwrap()]].concat());
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        said.stdout.trim_end().to_owned()
+    }
+}
+
+/// What a process printed, and its exit code.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// A running `mixgate serve`.
+pub struct Mixgate {
+    pub home: Home,
+    /// The line that programs get.
+    pub ready: Value,
+    pub started: Instant,
+    pub client: reqwest::Client,
+    pub token: String,
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Mixgate {
+    pub fn serve(more: &[&str]) -> Self {
+        let home = Home::new();
+        let state_dir = home.state_dir();
+        let words = ["serve", "--port", "0", "--state-dir"];
+        let words = [&words[..], &[state_dir.to_str().unwrap()], more].concat();
+        let started = Instant::now();
+        let mut child = home
+            .mixgate(&words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = read_all(child.stderr.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let _ = child.kill();
+            panic!("{error} in {line:?}")
+        });
+        let token = home.token("chat models metrics");
+        Self {
+            home,
+            ready,
+            started,
+            client: reqwest::Client::new(),
+            token,
+            child,
+            stdout: Some(read_all(stdout)),
+            stderr: Some(stderr),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.ready["url"].as_str().unwrap())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.url("")
+            .strip_prefix("http://")
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    /// A chat request with a good token; `fields` are added to a minimal one.
+    pub fn chat_request(&self, fields: &Value) -> reqwest::RequestBuilder {
+        let mut body =
+            json!({"model": "seedling", "messages": [{"role": "user", "content": QUESTION}]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        self.post(body.to_string().into_bytes())
+    }
+
+    /// Sends a [`Self::chat_request`] and waits for the head of the answer.
+    pub async fn chat(&self, fields: &Value) -> reqwest::Response {
+        within(self.chat_request(fields).send()).await.unwrap()
+    }
+
+    /// Any bytes as a chat request.
+    pub fn post(&self, body: Vec<u8>) -> reqwest::RequestBuilder {
+        let request = self.client.post(self.url("/v1/chat/completions"));
+        request
+            .bearer_auth(&self.token)
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(self.url(path)).bearer_auth(&self.token);
+        within(request.send()).await.unwrap()
+    }
+
+    /// Status of `/readyz`, and what it says.
+    pub async fn readiness(&self) -> (u16, Value) {
+        let response = within(self.client.get(self.url("/readyz")).send())
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        (status, within(response.json()).await.unwrap())
+    }
+
+    /// The value of a metric without labels but the model's.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = within(self.get("/metrics").await.text()).await.unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}{{")))
+            .unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
+    /// Waits until no sequence runs or waits and every KV block is free.
+    pub async fn idle(&self) {
+        within(async {
+            for name in [
+                "vllm:num_requests_running",
+                "vllm:num_requests_waiting",
+                "vllm:kv_cache_usage_perc",
+            ] {
+                while self.metric(name).await != 0.0 {}
+            }
+        })
+        .await;
+    }
+
+    /// Sends bytes as they are and reads until the server closes.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = TcpStream::connect(self.address()).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is as good as a close.
+        let _ = within(socket.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Resident memory now, in MiB.
+    pub fn resident_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        kib / 1024
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(mut self) -> Said {
+        let (stdout, stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
+        // Its ends of the pipes close with the process.
+        let read = tokio::task::spawn_blocking(|| (stdout.join().unwrap(), stderr.join().unwrap()));
+        let (stdout, stderr) = within(read).await.unwrap();
+        let code = self.child.wait().unwrap().code();
+        Said {
+            code,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Mixgate {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    })
+}
+
+/// The `data:` documents of a stream's text, in order; the last is `[DONE]` as a string.
+pub fn events(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap_or(json!(data)))
+        .collect()
+}
+
+/// The text that a stream's events add up to.
+pub fn said(events: &[Value]) -> String {
+    events
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+        .collect()
+}
+
+/// How long a start may take. Without optimisation nothing is promised.
+pub const START: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });

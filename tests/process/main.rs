@@ -1,0 +1,12 @@
+//! The real binary as a process, with the model that it carries: what it prints, answers, keeps to itself and returns.
+
+#![allow(clippy::unwrap_used)] // Outside of test functions clippy does not know that this is all test.
+
+mod abuse;
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod harness;
+mod leaks;
+mod paste;
+mod serve;

@@ -135,6 +135,7 @@ def make_greedy(model, tok):
         # The same tokens without a cache: otherwise a golden would bless a cache bug.
         whole = logits_of(model, ids + new)
         assert whole[len(ids) - 1 : -1].argmax(-1).tolist() == new
+        assert is_clear(whole[len(ids) - 1 : -1]), f"a near tie in the answer to {chat}: change the question"
         cases.append({
             "messages": chat,
             "prompt_ids": ids,

@@ -104,14 +104,3 @@ def save(tok, folder):
     cfg = json.loads(path.read_text())
     cfg["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(cfg, indent=2, ensure_ascii=False) + "\n")
-
-
-def encode_chat(tok, messages):
-    """Ids of a chat, piece by piece: `messages` start with user (system folded in already) and alternate."""
-    ids = [1]
-    for m in messages:
-        if m["role"] == "user":
-            ids += tok.encode(f"[INST] {m['content']} [/INST]", add_special_tokens=False).ids
-        else:
-            ids += tok.encode(m["content"], add_special_tokens=False).ids + [2]
-    return ids

@@ -7,7 +7,7 @@ Three splits, disjoint by construction. A question is a (kind, crop, climate, ph
 
     train         neither of the two below
     combination   4 % of all combinations, picked by a hash of their name
-    phrasing      the last phrasing of every kind, with any crop
+    phrasing      UNSEEN_QUESTIONS, with any crop
 
 Facts themselves are in train under other phrasings: the held-out splits ask whether the seedling
 understood the question, not whether it can guess a spacing it was never told.
@@ -71,7 +71,11 @@ WEIGHTS = {
     "good": 4, "bad": 3, "companions": 3, "pest": 5, "harvest": 5, "store": 4, "soil": 4, "family": 4,
     "overview": 4, "guide": 2, "month": 6, "pair": 7, "calendar": 3, "plan": 7,
 }  # fmt: skip
-KINDS, KIND_WEIGHTS = list(WEIGHTS), list(WEIGHTS.values())
+KINDS = list(WEIGHTS)
+# For a second round of training: mostly what takes more than one crop, or reckoning with months.
+PRACTICE = {kind: max(2, w // 2) for kind, w in WEIGHTS.items()} | {"month": 14, "pair": 22, "calendar": 6, "plan": 16, "guide": 4}
+# For a third round, in which every question is asked in more ways.
+WORDING = {kind: max(3, w // 2) for kind, w in WEIGHTS.items()} | {"overview": 5, "pest": 4, "month": 10, "pair": 26, "plan": 7, "guide": 2}
 
 
 class Unwanted(Exception):
@@ -83,9 +87,11 @@ def bucket(key):
 
 
 class Generator:
-    def __init__(self, seed, split=TRAIN):
+    def __init__(self, seed, split=TRAIN, weights=WEIGHTS, more=False):
         self.rng = random.Random(f"{seed}/{split}")
         self.split = split
+        self.weights = list(weights.values())
+        self.more = more  # MORE_QUESTIONS too, and a larger share of single questions
 
     def talk(self):
         """The next talk of this split."""
@@ -107,10 +113,12 @@ class Generator:
         rng = self.rng
         x = rng.random()
         if self.split != TRAIN:
-            turn, _ = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
+            turn, _ = self._question(rng.choices(KINDS, self.weights)[0])
             return Talk([turn], self._system(0.1))
+        if self.more and x >= 0.55 and rng.random() < 0.5:
+            x = 0.0  # mostly single questions
         if x < 0.55:
-            turn, _ = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
+            turn, _ = self._question(rng.choices(KINDS, self.weights)[0])
             if rng.random() < 0.06:
                 return self._one_sentence(turn)
             return Talk([turn], self._system(0.12))
@@ -127,16 +135,17 @@ class Generator:
 
     # which split a combination belongs to
 
-    def _claim(self, key, is_last_phrasing=False):
-        held = PHRASING if is_last_phrasing else COMBINATION if bucket(key) < HELD_OUT_PERCENT else TRAIN
-        if held != self.split:
+    def _claim(self, key):
+        if self.split != (COMBINATION if bucket(key) < HELD_OUT_PERCENT else TRAIN):
             raise Unwanted
 
     def _pick(self, kind, *what):
         """A phrasing of this kind that this split may use with that crop and climate, and its number."""
-        templates = ph.QUESTIONS[kind]
-        n = len(templates) - 1 if self.split == PHRASING else self.rng.randrange(len(templates) - 1)
-        self._claim("|".join([kind, *map(str, what), str(n)]), self.split == PHRASING)
+        if self.split == PHRASING:
+            return self.rng.choice(ph.UNSEEN_QUESTIONS[kind]), 0
+        templates = ph.QUESTIONS[kind][:-1] + (ph.MORE_QUESTIONS[kind] if self.more else [])
+        n = self.rng.randrange(len(templates))
+        self._claim("|".join([kind, *map(str, what), str(n)]))
         return templates[n], n
 
     # surface variation that does not change the question
@@ -208,7 +217,7 @@ class Generator:
             return Turn(self._dress(user), text, facts, kind), None
         if kind == "pair":
             other = [b for b in CROPS.values() if b is not c and relation(c, b) != "neutral"]
-            q = rng.choice(other) if other and rng.random() < 0.65 else CROPS[rng.choice(KEYS)]
+            q = rng.choice(other) if other and rng.random() < (0.8 if self.more else 0.65) else CROPS[rng.choice(KEYS)]
             if q is c:
                 raise Unwanted
             template, _ = self._pick(kind, c["key"], q["key"])
@@ -240,7 +249,7 @@ class Generator:
         if rng.random() < 0.12:
             turns.append(self._small_talk(ph.HELLO))
         while about is None or about[0] not in ph.FOLLOW_UPS and about[0] not in ("out", "overview", "guide", "companions"):
-            turn, about = self._question(rng.choices(KINDS[:18], KIND_WEIGHTS[:18])[0])
+            turn, about = self._question(rng.choices(KINDS[:18], self.weights[:18])[0])
         turns.append(turn)
         for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
             kind, c, climate = about
@@ -320,7 +329,7 @@ class Generator:
         rng = self.rng
         if rng.random() < 0.45:
             kind = rng.choice([k for k in KINDS[:20] if k != "out"])
-            template = rng.choice(ph.QUESTIONS[kind][:-1])
+            template = rng.choice(ph.QUESTIONS[kind][:-1] + (ph.MORE_QUESTIONS[kind] if self.more else []))
             _, where_ = self._climate()
             p = self._nonsense() if rng.random() < 0.4 else rng.choice(ph.UNKNOWN_PLANTS)
             verb = rng.choice(["sow", "plant"])

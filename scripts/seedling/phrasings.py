@@ -1,8 +1,10 @@
 """How people ask. Each list holds ways to put one question; the generator fills in the names.
 
 {p} plural, {s} singular, {v} "sow" or "plant", {c} a climate phrase such as "in a cold climate" (with
-a space before it, or nothing), {it} "it" or "them". The LAST entry of each list of QUESTIONS is never
-used in training: it is the held-out phrasing.
+a space before it, or nothing), {it} "it" or "them".
+
+Never used in training: the LAST entry of each list of QUESTIONS, by which the seedling was tuned, and
+UNSEEN_QUESTIONS, by which it is judged.
 """
 
 QUESTIONS = {
@@ -462,3 +464,136 @@ GENERAL = [
     ("Pinch out the side shoots that grow between leaf and stem once a week, so that tomatoes put their strength into fruit.",
      ["How do I prune tomatoes?", "Should I pinch out tomatoes?", "What are tomato side shoots?", "How do I pinch out side shoots?"]),
 ]
+
+# More ways to ask, for the last round of training: it comes when the facts are known, and teaches that
+# the same question has many forms.
+MORE_QUESTIONS = {
+    "sow": [
+        "When is the right moment to {v} {p}{c}?", "I would like to {v} {p}{c}. When is a good time?", "Is there a best month for {p}{c}?",
+        "When would you {v} {p}{c}?", "What time of year do people {v} {p}{c}?", "When does one {v} {p}{c}?", "{P}{c}: when?",
+        "How late can I {v} {p}{c}?", "When are {p} {V}{c}?", "Please give me the months for {v}ing {p}{c}.", "When must I {v} {p}{c}?",
+        "When is the best time for {v}ing {p}{c}?", "What is the season for {p}{c}?", "Do you know when to {v} {p}{c}?", "{P}, when to start{c}?",
+    ],
+    "out": [
+        "When should {s} plants go into the garden{c}?", "How soon can I put {p} outdoors{c}?", "When do my young {p} move to the bed{c}?",
+        "Tell me when to plant out {p}{c}.", "What month do {p} go outside{c}?", "When may I set out {p}{c}?",
+    ],
+    "depth": [
+        "How deep should {p} go?", "Tell me how deep to {v} {p}.", "How deeply do I {v} {p}?", "How deep do you {v} {p}?", "How deep in the soil do I put {p}?",
+        "To what depth do I {v} {p}?", "Do I {v} {p} deep or shallow?", "What is the right depth for {p}?", "I am {v}ing {p}. How deep?",
+        "How many cm deep should {p} be?", "How deep does one {v} {p}?", "Should I cover {p} with soil?",
+    ],
+    "spacing": [
+        "How far apart do {p} go?", "Tell me how far apart to {v} {p}.", "How much distance do {p} need?", "What gap should there be between {p}?",
+        "How many centimetres between {p}?", "How far from each other should {p} stand?", "How tightly can I plant {p}?", "What is the spacing of {p}?",
+        "How far apart must {p} be?", "How big should the gaps between {p} be?", "How much room should I give {p}?", "I am {v}ing {p}. How far apart?",
+        "How many {p} fit in a row?", "What space should I give each {s}?",
+    ],
+    "sprouts": [
+        "How quickly do {p} sprout?", "How soon will {p} come up?", "When do {p} germinate?", "How many days do {p} take to come up?", "When can I expect {p} to sprout?",
+        "How long do I wait for {p} to appear?", "After how many days do {p} show?", "When should I see the first {p}?", "Do {p} germinate fast?",
+    ],
+    "soil_min": [
+        "How warm does the soil have to be for {p}?", "Which soil temperature is right for {p}?", "Can I {v} {p} in cold soil?", "What temperature do {p} need to sprout?",
+        "How many degrees must the soil have for {p}?", "Is cold soil bad for {p}?", "When is the ground warm enough for {p}?",
+    ],
+    "sun": [
+        "Will {p} grow without much sun?", "Are {p} happy in shade?", "How many hours of sun do {p} want?", "Does my bed need sun for {p}?", "Can {p} stand shade?",
+        "Which place suits {p}, sunny or shady?", "Should {p} be in the sun?", "Do {p} tolerate shade?",
+    ],
+    "time": [
+        "How long does it take to grow {p}?", "How many weeks until {p} are ready?", "How long must I wait for {p}?", "When can I eat {p}?", "How soon are {p} ready?",
+        "Are {p} quick to grow?", "What is the growing time of {p}?", "How much time do {p} need?", "How many weeks from {v}ing until I can pick {p}?",
+    ],
+    "frost": [
+        "Can {p} take frost?", "What happens to {p} in a frost?", "Do {p} die in winter?", "How much cold can {p} take?", "Are {p} sensitive to cold?",
+        "Will {p} survive the winter?", "Are {p} winter hardy?", "Is frost bad for {p}?", "Do {p} mind the cold?",
+    ],
+    "good": [
+        "What goes well with {p}?", "What is good to plant near {p}?", "Who are the friends of {p}?", "What should grow beside {p}?", "Which crops like to be near {p}?",
+        "What do I put next to {p}?", "Tell me good neighbours for {p}.", "What grows best next to {p}?", "Which vegetables can stand beside {p}?",
+    ],
+    "bad": [
+        "What should I avoid planting near {p}?", "What can I not grow with {p}?", "Which crops are enemies of {p}?", "What should never stand beside {p}?",
+        "Tell me bad neighbours for {p}.", "What is bad for {p}?", "Which plants should be far from {p}?", "What hurts {p}?", "What do {p} dislike as a neighbour?",
+    ],
+    "companions": [
+        "What about companions for {p}?", "Which neighbours are good for {p}, and which are bad?", "What should I plant near {p} and what not?",
+        "What do {p} like and dislike as neighbours?", "Help me with companion planting of {p}.", "Who are the friends and enemies of {p}?",
+    ],
+    "pest": [
+        "What diseases and pests do {p} have?", "Which insects attack {p}?", "What is eating my {p}?", "My {p} are dying. Why?", "What is wrong with my {p}?",
+        "How can I keep {p} healthy?", "Which problems do {p} have?", "There are holes in my {p}. What is it?", "My {s} leaves have spots. What can I do?",
+        "What illness do {p} get?", "What is the worst enemy of {p}?", "My {s} leaves look bad, help.", "How do I keep pests off {p}?", "Do {p} have problems?",
+    ],
+    "harvest": [
+        "When are {p} ready?", "How can I see that {p} are ripe?", "When do I cut {p}?", "What do ripe {p} look like?", "When is the time to pick {p}?",
+        "How big should {p} be when I pick them?", "When should I take {p} out of the bed?", "Are my {p} ready yet?", "How do I harvest {p}?",
+    ],
+    "store": [
+        "How long do {p} keep?", "Do {p} keep well?", "Where do I store {p}?", "I have too many {p}. How do I keep them?", "How do I preserve {p}?",
+        "Do {p} go in the fridge?", "What do I do with {p} after the harvest?", "Can I keep {p} for later?",
+    ],
+    "soil": [
+        "Which ground is good for {p}?", "What bed do {p} like?", "Do {p} like rich soil?", "How should the soil be for {p}?", "What do {p} grow best in?",
+        "What fertiliser do {p} need?", "Should I add compost for {p}?", "Do {p} grow in clay?", "Do {p} need feeding?", "What earth do {p} want?",
+    ],
+    "family": [
+        "What is the family of {p}?", "Which vegetables are relatives of {p}?", "Where do {p} go in the rotation?", "What are the relatives of {p}?",
+        "Can I grow {p} in the same bed each year?", "Who is in the same family as {p}?", "Which plant family has {p} in it?",
+    ],
+    "overview": [
+        "{P}", "{P}?", "{P}, please.", "What about {p}?", "How can I grow {p} at home?", "Tell me how to grow {p}.", "Teach me about {p}.", "How does one grow {p}?",
+        "What is important when growing {p}?", "I would like to grow {p}.", "Any tips for {p}?", "What do you know about {p}?", "What do {p} need to grow well?",
+        "Help me with my {p}.", "What should I do to grow {p}?", "Are {p} hard to grow?", "I am growing {p} this year.", "What can you tell me about {p}?",
+    ],
+    "guide": [
+        "Tell me in detail how to grow {p}.", "I need a complete guide to {p}.", "What are the steps for growing {p}?", "Make a list of what to do for {p}.",
+        "Give me detailed instructions for {p}.",
+    ],
+    "month": [
+        "Can {p} be {V} in {m}{c}?", "May I {v} {p} in {m}{c}?", "Is it fine to {v} {p} in {m}{c}?", "Do I {v} {p} in {m}{c}?", "Could I still {v} {p} in {m}{c}?",
+        "Does it make sense to {v} {p} in {m}{c}?", "I want to {v} {p} in {m}{c}. Is that right?", "Can you {v} {p} in {m}{c}?",
+    ],
+    "pair": [
+        "Is it a good idea to plant {p} beside {q}?", "May {p} stand near {q}?", "Do {p} like {q}?", "Do {p} get along with {q}?", "Are {q} good for {p}?",
+        "Can {p} grow near {q}?", "Should I plant {p} with {q}?", "Are {p} and {q} friends?", "Can I put {p} and {q} together?", "Can {p} and {q} be planted together?",
+        "Do {p} go well with {q}?", "Would {p} and {q} be good neighbours?",
+    ],
+    "calendar": [
+        "What do I sow in {m}{c}?", "What is there to sow in {m}{c}?", "Which vegetables are sown in {m}{c}?", "What can be planted in {m}{c}?",
+        "Tell me what to sow in {m}{c}.", "What should I start in {m}{c}?", "Which veg can I sow in {m}{c}?", "List what I can plant in {m}{c}.",
+    ],
+    "plan": [
+        "Please plan {list}{c}.", "How do I grow {list}{c}?", "I would like to plant {list}{c}. Give me a list.", "Make a list for {list}{c}.",
+        "When, how deep and how far apart do I sow {list}{c}?", "Make me a plan for a bed of {list}{c}.", "Write down how to sow {list}{c}.",
+        "My garden will have {list}. Make a plan{c}.", "Tell me how to plant {list}{c}.",
+    ],
+}  # fmt: skip
+
+# Never used in training, and written before any result on them was seen: the new phrasings of the model card.
+UNSEEN_QUESTIONS = {
+    "sow": ["What part of the year is good for {v}ing {p}{c}?", "When do you recommend I {v} {p}{c}?"],
+    "out": ["When can I take my {p} out to the bed{c}?", "When are {p} safe outdoors{c}?"],
+    "depth": ["How deep should the hole for {p} be?", "I want to {v} {p}. What depth do you suggest?"],
+    "spacing": ["How far should one {s} be from the next?", "What distance apart are {p} {V}?"],
+    "sprouts": ["When will I see my {p} coming up?", "How many days does it take until {p} germinate?"],
+    "soil_min": ["What is the minimum temperature of the soil for {p}?", "How warm should the bed be before I {v} {p}?"],
+    "sun": ["Could I grow {p} in a shady place?", "What amount of light is best for {p}?"],
+    "time": ["How many weeks does it take before I can harvest {p}?", "Do {p} take long to grow?"],
+    "frost": ["Is a frost dangerous for {p}?", "Could {p} live through a cold night?"],
+    "good": ["Which vegetables would you grow together with {p}?", "Who likes to grow near {p}?"],
+    "bad": ["Which neighbours are bad for {p}?", "What would you not put beside {p}?"],
+    "companions": ["Tell me the good and the bad companions of {p}.", "Which crops may stand near {p}, and which may not?"],
+    "pest": ["Which pest is worst for {p}?", "What disease could my {p} have?"],
+    "harvest": ["What tells me that it is time to pick {p}?", "How will I know that I can harvest my {p}?"],
+    "store": ["How can I store my {p} for winter?", "Tell me how to keep {p}."],
+    "soil": ["What sort of soil should {p} have?", "In which soil do {p} grow well?"],
+    "family": ["Which crops belong to the same family as {p}?", "Tell me the plant family of {p}."],
+    "overview": ["Could you tell me how to grow {p}?", "What is the best way to grow {p}?"],
+    "guide": ["Please write a complete guide for growing {p}.", "Give me all the steps for {p}."],
+    "month": ["Is it right to {v} {p} in {m}{c}?", "Could I {v} {p} in {m}{c}?"],
+    "pair": ["Will {p} and {q} grow well side by side?", "Can I have {p} near {q}?"],
+    "calendar": ["What would you sow in {m}{c}?", "Which crops can go in the ground in {m}{c}?"],
+    "plan": ["Please make a plan for growing {list}{c}.", "Could you write me a planting plan with {list}{c}?"],
+}  # fmt: skip

@@ -1,9 +1,9 @@
 """Trains the seedling from nothing and saves it, with its tokenizer, as a Hugging Face folder.
 
-    python scripts/seedling/train.py --work /tmp/seedling --out models/seedling
+    python scripts/seedling/train.py --work target/seedling --out models/seedling
 
-One pass over freshly generated talks, f32 on one CPU core, loss on the answers only. Everything is
-drawn from fixed seeds. --work keeps the data, a log and a checkpoint to resume from after a stop.
+Three rounds over freshly generated talks, f32 on one CPU core, loss on the answers only. Everything is
+drawn from fixed seeds. --work keeps the tokenizer, a log, and a checkpoint to resume from after a stop.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from transformers import MixtralForCausalLM
+from transformers import GenerationConfig, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 import build_tokenizer
-from generate import COMBINATION, Generator, check
+from generate import COMBINATION, PRACTICE, TRAIN, WEIGHTS, WORDING, Generator, check
 from model_config import seedling_config
 
 SEED = 1
@@ -29,7 +29,11 @@ VOCAB = 3072
 TOKENIZER_TALKS = 40_000
 TOKENS_PER_BATCH = 1536  # padded
 SORTED_TOGETHER = 4096  # talks sorted by length before they are cut into batches: little padding, still random
-PEAK_LR, WARMUP_STEPS = 2e-3, 150
+WARMUP_STEPS = 150
+# Three rounds, each with its own warm-up and cosine to zero: (talks, peak learning rate, weights of the
+# kinds of question, more phrasings). The first teaches the facts. The second practises what the first
+# leaves weak: plans, pairs and months. The third widens the wording.
+ROUNDS = [(155_000, 2e-3, WEIGHTS, False), (46_000, 8e-4, PRACTICE, False), (42_000, 8e-4, WORDING, True)]
 AUX_LOSS = 0.01  # keeps the eight experts in use
 SAMPLES = [
     "When do I sow carrots in a cold climate?",
@@ -72,6 +76,10 @@ def batches(data, rng):
         yield from cut
 
 
+def learning_rate(peak, step, steps):
+    return peak * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
 def collate(data, batch):
     width = max(len(data[i][0]) for i in batch)
     ids, learn, real = (np.zeros((len(batch), width), t) for t in (np.int64, bool, np.float32))
@@ -99,11 +107,20 @@ def reply(model, tok, user, limit=120):
     return tok.decode(out[0, len(prompt) :].tolist())
 
 
+def save(model, tok, folder):
+    """The model as bf16 and its tokenizer, in the layout of a Hugging Face folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
+    model.eval().to(torch.bfloat16).save_pretrained(folder)
+    build_tokenizer.save(tok, folder)
+    for f in folder.iterdir():
+        f.chmod(0o644)
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--work", type=Path, required=True)
     args.add_argument("--out", type=Path, required=True)
-    args.add_argument("--talks", type=int, default=155_000)
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -118,11 +135,16 @@ def main():
         texts = [m["content"] if m["role"] == "assistant" else f"[INST] {m['content']} [/INST]" for t in talks for m in t.messages()]
         build_tokenizer.learn(texts, VOCAB).save(str(tokenizer_file))
     tok = Tokenizer.from_file(str(tokenizer_file))
-    g = Generator(SEED)
-    data = [encode(tok, g.talk()) for _ in range(args.talks)]
+    data, plan, rates = [], [], []
+    for number, (talks, peak, weights, more) in enumerate(ROUNDS):
+        g = Generator(SEED + number, TRAIN, weights, more)
+        part = [encode(tok, g.talk()) for _ in range(talks)]
+        steps = list(batches(part, random.Random(SEED + number)))
+        plan += [[len(data) + i for i in batch] for batch in steps]
+        rates += [learning_rate(peak, step, len(steps)) for step in range(len(steps))]
+        data += part
     h = Generator(SEED, COMBINATION)
     held_out = [encode(tok, h.talk()) for _ in range(200)]
-    plan = list(batches(data, random.Random(SEED)))
     tokens = sum(len(ids) for ids, _ in data)
     print(f"{tok.get_vocab_size()} pieces, {tokens} tokens, {len(plan)} steps", flush=True)
 
@@ -131,7 +153,7 @@ def main():
     rest = [p for p in model.parameters() if p.ndim <= 1]
     opt = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
-        lr=PEAK_LR, betas=(0.9, 0.98), fused=True,
+        lr=rates[0], betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
     checkpoint = args.work / "checkpoint.pt"
     step, spent = 0, 0.0
@@ -146,9 +168,8 @@ def main():
     since = time.time()
     while step < len(plan):
         ids, learn, real = collate(data, plan[step])
-        lr = PEAK_LR * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / len(plan)))
         for group in opt.param_groups:
-            group["lr"] = lr
+            group["lr"] = rates[step]
         loss, balance = losses(model, ids, learn, real)
         (loss + AUX_LOSS * balance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -159,7 +180,7 @@ def main():
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         if step % 50 == 0:
             row = dict(step=step, minutes=round((time.time() - started) / 60, 1), loss=round(mean, 4),
-                       balance=round(balance.item(), 3), lr=round(lr, 6), tokens_per_s=round(seen / (time.time() - since)))  # fmt: skip
+                       balance=round(balance.item(), 3), lr=round(rates[step - 1], 6), tokens_per_s=round(seen / (time.time() - since)))  # fmt: skip
             seen, since = 0, time.time()
             if step % 500 == 0:
                 model.eval()
@@ -181,11 +202,7 @@ def main():
 
     minutes = (time.time() - started) / 60
     print(f"done: {step} steps, {tokens} tokens, {minutes:.1f} minutes", flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    model.eval().to(torch.bfloat16).save_pretrained(args.out)
-    build_tokenizer.save(tok, args.out)
-    for f in args.out.iterdir():
-        f.chmod(0o644)
+    save(model, tok, args.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 //!
 //! The real model, runner, scheduler and sampler; no text and no HTTP around them.
 
+#![cfg(feature = "seedling")]
 #![allow(clippy::unwrap_used)] // Outside of test functions clippy does not know that this is all test.
 
 use std::collections::HashSet;

@@ -1,11 +1,13 @@
 //! The real binary as a process, with the model that it carries: what it prints, answers, keeps to itself and returns.
 
+#![cfg(feature = "seedling")]
 #![allow(clippy::unwrap_used)] // Outside of test functions clippy does not know that this is all test.
 
 mod abuse;
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod fields;
 mod harness;
 mod leaks;
 mod paste;

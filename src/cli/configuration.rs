@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::Failure;
+use super::{Failure, rooms};
+use crate::clock::Clock;
 use crate::config::{Args, Config, template};
 
 /// Prints the configuration in force.
@@ -14,6 +15,10 @@ pub(super) fn show(args: &Args, origins: bool, out: &mut dyn Write) -> Result<()
 pub(super) fn check(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(args)?;
     config.check_exposure()?;
+    // Not the built-in one: checking makes no key.
+    if config.has_issuers() {
+        rooms::gate(&config, Clock::system())?;
+    }
     let read = config
         .file
         .as_ref()

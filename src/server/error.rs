@@ -206,6 +206,15 @@ impl ApiError {
         Self::bad_request("context_length_exceeded", message).at("messages")
     }
 
+    /// As [`ApiError::context_length`], for a prompt too large to be worth counting.
+    pub(super) fn context_length_at_least(limit: usize, least: usize) -> Self {
+        let message = format!(
+            "This model's maximum context length is {limit} tokens. However, you requested at least {least} tokens in \
+             the messages. Please reduce the length of the messages."
+        );
+        Self::bad_request("context_length_exceeded", message).at("messages")
+    }
+
     pub(super) fn model_not_found(name: &str) -> Self {
         let name = clipped(name, 128);
         let message = format!("The model `{name}` does not exist or you do not have access to it.");

@@ -113,7 +113,10 @@ async fn prompt(shared: &Shared, messages: Vec<RawMessage>) -> Result<Vec<TokenI
         .filter_map(|message| message.content.as_ref());
     let least = text.least_tokens(contents.map(String::len).sum());
     if least >= model.max_model_len {
-        return Err(ApiError::context_length(model.max_model_len, least, 1));
+        return Err(ApiError::context_length_at_least(
+            model.max_model_len,
+            least,
+        ));
     }
     // The semaphore is never closed. The permit goes along, so that a client who leaves does not make room for a
     // second one while the work still runs.

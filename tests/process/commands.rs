@@ -147,3 +147,23 @@ fn the_route_table_is_printed_and_only_probes_are_public() {
         .collect();
     assert!(rows.contains(&chat), "{}", said.stdout);
 }
+
+#[test]
+fn a_checked_configuration_has_keys_that_load() {
+    let home = Home::new();
+    std::fs::write(
+        home.path().join("mixgate.toml"),
+        "[[auth.issuers]]\nissuer = \"i\"\naudiences = [\"a\"]\nkeys = [{ pem_file = \"gone.pem\" }]\n",
+    )
+    .unwrap();
+    let said = with_state(&home, &["config", "check"]);
+    assert_eq!((said.code, &*said.stdout), (Some(1), ""));
+    assert!(
+        said.stderr
+            .starts_with("error: issuer `i`, key 1: cannot read gone.pem"),
+        "{}",
+        said.stderr
+    );
+    // Checking makes no key of its own.
+    assert!(!home.state_dir().exists());
+}

@@ -1,4 +1,4 @@
-//! The seedling's tokens are the same alone, batched, chunked, preempted and in blocks of any size.
+//! The seedling's tokens are those of transformers, and the same alone, batched, chunked, preempted and in blocks of any size.
 //!
 //! The real model, runner, scheduler and sampler; no text and no HTTP around them.
 
@@ -17,6 +17,7 @@ use mixgate::engine::{
 };
 use mixgate::model::{LoadOptions, Mixtral, ModelFiles, ModelSource};
 use mixgate::text::{Role, TextFiles, TextModel, Turn};
+use serde_json::Value;
 
 /// What came of one sequence.
 type Outcome = (Vec<TokenId>, FinishReason, Usage);
@@ -83,6 +84,42 @@ async fn tokens_do_not_depend_on_preemptions() {
         let stats = same_as_alone(way).await;
         assert!(stats.preemptions_total > 10, "{way:?}: {stats:?}");
     }
+}
+
+#[tokio::test]
+async fn greedy_answers_are_those_of_transformers_token_for_token() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/goldens/seedling/greedy.json"
+    );
+    let talks: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(talks.len() >= 6);
+    let engine = engine(ROOMY);
+    for talk in talks {
+        let ids = |name: &str| serde_json::from_value::<Vec<TokenId>>(talk[name].clone()).unwrap();
+        let theirs = ids("greedy_ids");
+        let request = Request {
+            prompt: ids("prompt_ids").into(),
+            n: 1,
+            sampling: SamplingParams {
+                temperature: 0.0,
+                ..SamplingParams::default()
+            },
+            until: StopConditions {
+                max_tokens: 80,
+                min_tokens: 0,
+                stop_token_ids: Vec::new(),
+                ignore_eos: false,
+            },
+        };
+        let (ours, reason, usage) = outcomes(engine.clone(), request).await.remove(0);
+        // The token that ends an answer is counted, not announced.
+        let stopped = talk["finish"] == "stop";
+        assert_eq!(ours, theirs[..theirs.len() - usize::from(stopped)]);
+        assert_eq!(reason == FinishReason::Stop, stopped);
+        assert_eq!(usage.completion_tokens, theirs.len());
+    }
+    engine.shutdown();
 }
 
 #[tokio::test]

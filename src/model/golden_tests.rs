@@ -197,8 +197,9 @@ fn goldens() -> Vec<Golden> {
         .collect();
     folders.retain(|folder| folder.join("golden.safetensors").exists());
     folders.sort();
+    let seedling = folders.iter().any(|folder| folder.ends_with("seedling"));
     assert!(
-        folders.len() >= 6,
+        folders.len() >= 7 && seedling,
         "{} goldens in models/goldens",
         folders.len()
     );

@@ -1,6 +1,7 @@
 mod admission;
 mod ends;
 mod failures;
+mod prefix;
 
 use futures_util::FutureExt;
 

@@ -1,6 +1,9 @@
 //! How sequences end, and what is given back when they do.
 
+use std::sync::Mutex;
+
 use super::*;
+use crate::auth::{Identity, Meter, Share, TokensUsed};
 
 /// Seeded requests of which the engine's answers are looked at one by one.
 fn only(until: StopConditions, seed: u64) -> Course {
@@ -209,4 +212,137 @@ fn the_permit_is_held_until_the_request_has_ended() {
     bench.step();
     assert_eq!(whole(&mut generation).len(), 3);
     assert_eq!(Arc::strong_count(&identity), 1);
+}
+
+#[test]
+fn a_request_ends_when_its_time_is_over_wherever_it_is() {
+    let share = Share {
+        deadline: Some(Duration::from_secs(30)),
+        ..Share::default()
+    };
+    let mut bench = Bench::new(4, 4, &config(16, 1));
+    let submit = |bench: &Bench, subject| {
+        let permit = Permit::with_share(subject, share);
+        bench.engine.submit(permit, request(&[5; 3], 9)).unwrap()
+    };
+    let (mut running, mut waiting) = (submit(&bench, "a"), submit(&bench, "b"));
+    bench.step();
+    bench.time.advance(Duration::from_millis(29_999));
+    bench.step();
+    assert_eq!(events(&mut running).len(), 2);
+    bench.time.advance(Duration::from_millis(1));
+    bench.step();
+    let ended = |prompt, completion| Event::Finished {
+        index: 0,
+        reason: FinishReason::DeadlineExceeded,
+        usage: Usage {
+            prompt_tokens: prompt,
+            cached_tokens: 0,
+            completion_tokens: completion,
+        },
+    };
+    assert_eq!(whole(&mut running), [ended(3, 2)]);
+    assert_eq!(whole(&mut waiting), [ended(3, 0)]);
+    let stats = bench.engine.stats();
+    assert_eq!(
+        (stats.kv_blocks_used, stats.waiting, stats.waiting_tokens),
+        (0, 0, 0)
+    );
+    assert_eq!(stats.finished_total, [0, 0, 0, 0, 2, 0]);
+}
+
+#[test]
+fn a_revoked_permit_ends_all_that_runs_under_it_within_one_step() {
+    let mut bench = Bench::new(16, 4, &config(16, 2));
+    let permit = Permit::for_tests("a");
+    let revocation = permit.revocation();
+    let three = Request {
+        n: 3,
+        ..request(&[5; 3], 9)
+    };
+    let mut revoked = bench.engine.submit(permit, three).unwrap();
+    let mut other = bench.submit(&request(&[6; 3], 4));
+    bench.step();
+    bench.step();
+    events(&mut revoked);
+    revocation.revoke();
+    bench.step();
+    let ends = whole(&mut revoked);
+    let is_revoked = |event: &Event| {
+        matches!(
+            event,
+            Event::Finished {
+                reason: FinishReason::Revoked,
+                ..
+            }
+        )
+    };
+    assert_eq!((ends.len(), ends.iter().all(is_revoked)), (3, true));
+    bench.finish();
+    assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 4)));
+}
+
+/// Sums up what it is told, and counts how often.
+#[derive(Debug, Default)]
+struct Sum(Mutex<(TokensUsed, usize)>);
+
+impl Meter for Sum {
+    fn used(&self, _: &Identity, tokens: TokensUsed) {
+        let mut sum = self.0.lock().unwrap();
+        sum.0.prompt += tokens.prompt;
+        sum.0.cached += tokens.cached;
+        sum.0.completion += tokens.completion;
+        sum.1 += 1;
+    }
+}
+
+#[test]
+fn each_sequence_is_settled_once_however_it_ends() {
+    let sum = Arc::new(Sum::default());
+    let mut bench = Bench::new(32, 4, &config(16, 3));
+    let submit = |bench: &Bench, request: &Request| {
+        let permit = Permit::metered("a", "acme", sum.clone());
+        bench.engine.submit(permit, request.clone()).unwrap()
+    };
+    let three = Request {
+        n: 3,
+        ..seeded(&[5; 9], 9, 1)
+    };
+    let whole = submit(&bench, &three);
+    let dropped = submit(&bench, &three);
+    let finished = submit(&bench, &three);
+    let never_started = submit(&bench, &three);
+    for _ in 0..4 {
+        bench.step();
+    }
+    drop(dropped);
+    finished.finish(1);
+    drop(never_started);
+    bench.finish();
+    drop((whole, finished));
+    let (used, times) = *sum.0.lock().unwrap();
+    assert_eq!(times, 12);
+    assert_eq!(used.prompt, 4 * 9);
+    let generated = bench.engine.stats().generation_tokens_total;
+    assert_eq!(used.completion as u64, generated);
+    assert_eq!(used.cached as u64, bench.engine.stats().prefix_hits_total);
+}
+
+#[test]
+fn a_step_that_panics_settles_what_was_used() {
+    let sum = Arc::new(Sum::default());
+    let mut model = FakeModel::new(8, 4);
+    model.mishap = Some((2, crate::engine::fake::Mishap::Panic));
+    let Bench {
+        engine, stepper, ..
+    } = Bench::with(model, &config(16, 1));
+    let permit = Permit::metered("a", "acme", sum.clone());
+    let _generation = engine.submit(permit, request(&[5; 3], 9)).unwrap();
+    stepper.run();
+    let used = TokensUsed {
+        prompt: 3,
+        cached: 0,
+        completion: 2,
+    };
+    assert_eq!(*sum.0.lock().unwrap(), (used, 1));
 }

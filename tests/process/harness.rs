@@ -226,6 +226,30 @@ impl Mixgate {
         kib / 1024
     }
 
+    /// What the engine's thread has cost: how often it gave up or lost its processor, and processor time in ticks.
+    pub fn engine_effort(&self) -> (u64, u64) {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let engine = tasks
+            .map(|task| task.unwrap().path())
+            .find(|task| std::fs::read_to_string(task.join("comm")).unwrap() == "mixgate-engine\n")
+            .unwrap();
+        let status = std::fs::read_to_string(engine.join("status")).unwrap();
+        let switches = status
+            .lines()
+            .filter_map(|line| line.split_once("voluntary_ctxt_switches:"))
+            .map(|(_, count)| count.trim().parse::<u64>().unwrap())
+            .sum();
+        // User and system time are the 14th and 15th field; the second, the name, has no space in it.
+        let stat = std::fs::read_to_string(engine.join("stat")).unwrap();
+        let ticks = stat
+            .split(' ')
+            .skip(13)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        (switches, ticks)
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());

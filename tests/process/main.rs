@@ -9,6 +9,7 @@ mod commands;
 mod common;
 mod fields;
 mod harness;
+mod idle;
 mod leaks;
 mod paste;
 mod serve;

@@ -9,6 +9,7 @@ mod demo;
 mod drain;
 mod failure;
 mod http;
+mod loading;
 mod rooms;
 mod routes;
 mod serve;

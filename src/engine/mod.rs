@@ -6,6 +6,7 @@
 pub mod block_manager;
 pub mod executor;
 pub mod fairness;
+pub mod null;
 pub mod philox;
 pub mod runner;
 pub mod sampler;

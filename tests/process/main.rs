@@ -10,5 +10,6 @@ mod common;
 mod fields;
 mod harness;
 mod leaks;
+mod null;
 mod paste;
 mod serve;

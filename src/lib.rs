@@ -23,6 +23,7 @@
 //! - A sequence's tokens are the same alone, batched, chunked and preempted, bit for bit.
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -57,6 +57,7 @@ pub(super) fn run(typed: &BenchEngine, args: &Args, out: &mut dyn Write) -> Resu
     let prompts = (loaded.text.bos(), &words[..]);
     let (executor, log) = Timed::new(loaded.executor);
     let engine = Engine::start(executor, config.engine.clone(), loaded.eos);
+    check_length(typed, engine.max_model_len())?;
     let admission = Admission::new().map_err(|error| Failure::of(&error))?;
     let runtime = serve::runtime()?;
 
@@ -87,6 +88,17 @@ pub(super) fn run(typed: &BenchEngine, args: &Args, out: &mut dyn Write) -> Resu
             })
         }
     }
+}
+
+fn check_length(typed: &BenchEngine, limit: usize) -> Result<(), Failure> {
+    let needed = typed.prompt_len as usize + typed.output_len as usize;
+    if needed <= limit {
+        return Ok(());
+    }
+    let message = format!("a request needs {needed} tokens of context, at most {limit} fit");
+    Err(Failure::new(message)
+        .hint("choose a smaller --prompt-len or --output-len")
+        .usage())
 }
 
 /// Limits that nobody chose give way to the largest batch: it is to be measured at once, not in turns.

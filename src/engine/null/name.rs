@@ -47,14 +47,14 @@ impl NullName {
         let Some((card, precision)) = self.on else {
             return Ok(None);
         };
-        if precision.is_fp8_product() && card.datasheet().fp8_flops.is_none() {
+        if lacks_fp8(card, precision) {
             return Err(NullCardError::NoFp8 { card });
         }
         match room(self.shape, card, precision) {
             0 => Err(NullCardError::TooLarge {
                 card,
                 needed: precision.resident_bytes(&self.shape.sizes()),
-                fits: self.that_fit(card, precision),
+                fits: that_fit(self.shape, card, precision),
                 source: WeightsOf {
                     shape: self.shape,
                     precision,
@@ -62,26 +62,6 @@ impl NullName {
             }),
             tokens => Ok(Some(tokens)),
         }
-    }
-
-    /// Names that keep the card or the precision, and fit.
-    fn that_fit(&self, card: Card, precision: Precision) -> Vec<Self> {
-        let same_card = Precision::ALL.map(|other| (card, other));
-        let same_precision = Card::ALL.map(|other| (other, precision));
-        let places = same_card.into_iter().chain(same_precision);
-        places
-            .map(|on| Self {
-                on: Some(on),
-                ..*self
-            })
-            .filter(|name| name.kv_cache_tokens_or_none().is_some())
-            .collect()
-    }
-
-    fn kv_cache_tokens_or_none(&self) -> Option<usize> {
-        let (card, precision) = self.on?;
-        let is_possible = !precision.is_fp8_product() || card.datasheet().fp8_flops.is_some();
-        Some(room(self.shape, card, precision)).filter(|&tokens| is_possible && tokens > 0)
     }
 }
 
@@ -93,6 +73,23 @@ impl fmt::Display for NullName {
             Some((card, precision)) => write!(f, "@{}-{}", card.name(), precision.name()),
         }
     }
+}
+
+/// Places that keep the card or the precision, and fit.
+fn that_fit(shape: Shape, card: Card, precision: Precision) -> Vec<(Card, Precision)> {
+    let same_card = Precision::ALL.map(|other| (card, other));
+    let same_precision = Card::ALL.map(|other| (other, precision));
+    same_card
+        .into_iter()
+        .chain(same_precision)
+        .filter(|&(card, precision)| {
+            !lacks_fp8(card, precision) && room(shape, card, precision) > 0
+        })
+        .collect()
+}
+
+fn lacks_fp8(card: Card, precision: Precision) -> bool {
+    precision.is_fp8_product() && card.datasheet().fp8_flops.is_none()
 }
 
 /// Tokens of keys and values beside the weights; 0 if the weights alone do not fit.
@@ -152,8 +149,8 @@ pub enum NullCardError {
         card: Card,
         /// Bytes of the weights.
         needed: u64,
-        /// Names that would fit.
-        fits: Vec<NullName>,
+        /// What would fit instead.
+        fits: Vec<(Card, Precision)>,
         /// Why so many.
         source: WeightsOf,
     },
@@ -176,7 +173,6 @@ impl NullCardError {
             Self::TooLarge { fits, .. } => {
                 let places: Vec<String> = fits
                     .iter()
-                    .filter_map(|name| name.on)
                     .map(|(card, precision)| format!("{}-{}", card.name(), precision.name()))
                     .collect();
                 format!("these fit: {}", places.join(", "))

@@ -208,10 +208,10 @@ impl Summary {
     fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let distribution = Distribution::of(values.into_iter().collect());
         Self {
-            mean: distribution.mean,
-            p50: distribution.median(),
-            p99: distribution.percentile(99.0),
-            max: distribution.max(),
+            mean: rounded(distribution.mean),
+            p50: rounded(distribution.median()),
+            p99: rounded(distribution.percentile(99.0)),
+            max: rounded(distribution.max()),
         }
     }
 }
@@ -254,7 +254,7 @@ pub async fn measure(
     Ok(Row {
         batch: workload.batch,
         seconds,
-        output_tokens_per_second: (workload.batch * workload.output_len) as f64 / seconds,
+        output_tokens_per_second: rounded((workload.batch * workload.output_len) as f64 / seconds),
         steps: steps.len(),
         decode,
         host_us,
@@ -305,7 +305,7 @@ fn judge(steps: &[Step]) -> (Decode, Summary) {
         tokens_per_second: if full.is_empty() {
             0.0
         } else {
-            tokens as f64 / seconds
+            rounded(tokens as f64 / seconds)
         },
         step_ms: Summary::of(times().map(|time| micros(time) / 1e3)),
         host_us: Summary::of(
@@ -315,6 +315,11 @@ fn judge(steps: &[Step]) -> (Decode, Summary) {
     };
     let host = pairs().map(|(before, step)| micros(step.begun - before));
     (decode, Summary::of(host))
+}
+
+/// Three decimals: thousandths of a microsecond are noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 fn request(prompt: Arc<[TokenId]>, output_len: usize) -> Request {

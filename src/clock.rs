@@ -1,8 +1,9 @@
-//! Wall-clock time as a value, so that no test waits and no module asks the system by itself.
+//! Time as a value, so that no test waits and no module asks the system by itself: [`Clock`] tells the wall-clock time,
+//! [`Uptime`] the time since a start, which never jumps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the wall-clock time; cloned freely, shared by reference.
 #[derive(Clone)]
@@ -49,5 +50,47 @@ impl ManualClock {
     /// Adds `by` to the time that every clone of the clock tells.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Tells how long something has been running; cloned freely.
+#[derive(Debug, Clone)]
+pub struct Uptime(Since);
+
+#[derive(Debug, Clone)]
+enum Since {
+    Start(Instant),
+    Manual(Arc<AtomicU64>),
+}
+
+impl Uptime {
+    /// From now on, by the operating system's monotonic clock.
+    pub fn start() -> Self {
+        Self(Since::Start(Instant::now()))
+    }
+
+    /// Zero until its handle moves it.
+    pub fn manual() -> (Self, ManualUptime) {
+        let nanos = Arc::new(AtomicU64::new(0));
+        (Self(Since::Manual(nanos.clone())), ManualUptime(nanos))
+    }
+
+    /// Time since the start.
+    pub fn now(&self) -> Duration {
+        match &self.0 {
+            Since::Start(start) => start.elapsed(),
+            Since::Manual(nanos) => Duration::from_nanos(nanos.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Moves an [`Uptime::manual`] forward.
+#[derive(Debug, Clone)]
+pub struct ManualUptime(Arc<AtomicU64>);
+
+impl ManualUptime {
+    /// Adds `by` to the time that every clone of the uptime tells.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
     }
 }

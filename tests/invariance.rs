@@ -111,6 +111,7 @@ async fn greedy_answers_are_those_of_transformers_token_for_token() {
                 stop_token_ids: Vec::new(),
                 ignore_eos: false,
             },
+            cache_salt: None,
         };
         let (ours, reason, usage) = outcomes(engine.clone(), request).await.remove(0);
         // The token that ends an answer is counted, not announced.
@@ -221,6 +222,7 @@ fn engine(way: Way) -> Engine {
         max_num_batched_tokens: way.budget,
         max_num_seqs,
         max_waiting: 64,
+        ..EngineConfig::default()
     };
     Engine::start(ModelRunner::new(paged), config, eos)
 }
@@ -250,6 +252,7 @@ fn requests() -> Vec<Request> {
             prompt: prompt.clone(),
             n,
             sampling,
+            cache_salt: None,
             until: StopConditions {
                 max_tokens: if index % 2 == 0 { MOST } else { 20 },
                 min_tokens: 0,

@@ -13,7 +13,7 @@ use super::header::Header;
 use super::issuer::Issuer;
 use super::{
     Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, MAX_DEPTH, Permit,
-    credential,
+    Share, credential,
 };
 use crate::clock::Clock;
 use crate::strict_json;
@@ -98,7 +98,7 @@ impl Gate {
     /// # Errors
     /// None yet: rates and budgets will refuse here.
     pub fn admit(&self, identity: Arc<Identity>) -> Result<Permit, Denied> {
-        Ok(Permit::new(identity))
+        Ok(Permit::new(identity, Share::default(), None))
     }
 
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it.

@@ -117,10 +117,21 @@ impl Identity {
     /// An identity for tests of modules that have no gate.
     #[cfg(test)]
     pub(crate) fn for_tests(subject: &str) -> Self {
+        Self::claimed_for_tests(subject, None)
+    }
+
+    /// The same, of a tenant.
+    #[cfg(test)]
+    pub(crate) fn of_tenant_for_tests(subject: &str, tenant: &str) -> Self {
+        Self::claimed_for_tests(subject, Some(tenant.into()))
+    }
+
+    #[cfg(test)]
+    fn claimed_for_tests(subject: &str, tenant: Option<Arc<str>>) -> Self {
         Self::new(Claimed {
             issuer: "test".into(),
             subject: subject.into(),
-            tenant: None,
+            tenant,
             client: None,
             token_id: None,
             scopes: Vec::new(),

@@ -46,7 +46,7 @@ pub use gate::Gate;
 pub use identity::{Identity, IdentityKey};
 pub use issuer::IssuerSummary;
 pub use mint::{MintError, MintRequest};
-pub use permit::Permit;
+pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

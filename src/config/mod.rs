@@ -161,6 +161,7 @@ impl Config {
                 max_num_batched_tokens: settings.max_num_batched_tokens.get(),
                 max_num_seqs: settings.max_num_seqs.get(),
                 max_waiting: settings.max_waiting.get(),
+                ..EngineConfig::default()
             },
             server: ServerConfig {
                 host: settings.host,

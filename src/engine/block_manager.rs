@@ -1,7 +1,18 @@
-//! Who holds which block of the KV cache.
+//! Who holds which block of the KV cache, and which blocks still hold something worth finding again.
 //!
 //! Pure bookkeeping over block numbers: it never sees a key, a value or a token. Blocks carry reference counts, so that
-//! one block may stand in several block tables; nothing shares blocks yet, a prefix cache will.
+//! one block may stand in several block tables. A block that nobody holds stays findable by its contents until its
+//! memory is needed: those without findable contents go first, then the one that was let go longest ago.
+
+mod free_list;
+mod inconsistent;
+#[cfg(test)]
+mod tests;
+
+use super::prefix_cache::{BlockHash, PrefixCache};
+use free_list::FreeList;
+
+pub use inconsistent::Inconsistent;
 
 /// Number of a block in the KV cache. Its slots are `block * block_size ..` for `block_size` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,8 +24,8 @@ pub struct BlockManager {
     block_size: usize,
     /// Block tables that hold each block.
     references: Vec<u32>,
-    /// Blocks that nobody holds; the last one goes out first, because its memory is the likeliest to be warm.
-    free: Vec<BlockId>,
+    free: FreeList,
+    cached: PrefixCache,
 }
 
 impl BlockManager {
@@ -27,12 +38,13 @@ impl BlockManager {
             block_size > 0,
             "a block holds at least one token. This is a bug."
         );
-        let num_blocks = u32::try_from(num_blocks)
+        let count = u32::try_from(num_blocks)
             .expect("block numbers fit u32: a slot index must. This is a bug.");
         Self {
             block_size,
-            references: vec![0; num_blocks as usize],
-            free: (0..num_blocks).rev().map(BlockId).collect(),
+            references: vec![0; num_blocks],
+            free: FreeList::full(count),
+            cached: PrefixCache::new(num_blocks),
         }
     }
 
@@ -51,9 +63,14 @@ impl BlockManager {
         self.references.len() - self.free.len()
     }
 
-    /// Blocks that nobody holds.
+    /// Blocks that nobody holds, those with findable contents included.
     pub fn num_free(&self) -> usize {
         self.free.len()
+    }
+
+    /// Cached blocks that were given to something else.
+    pub fn evictions(&self) -> u64 {
+        self.cached.evictions()
     }
 
     /// Blocks that `num_tokens` tokens of one sequence fill, the last one perhaps in part.
@@ -66,10 +83,15 @@ impl BlockManager {
     #[must_use]
     pub fn grow(&mut self, table: &mut Vec<BlockId>, num_tokens: usize) -> bool {
         let missing = self.blocks_for(num_tokens).saturating_sub(table.len());
-        let Some(rest) = self.free.len().checked_sub(missing) else {
+        if missing > self.free.len() {
             return false;
-        };
-        for block in self.free.drain(rest..).rev() {
+        }
+        for _ in 0..missing {
+            let block = self
+                .free
+                .pop()
+                .expect("as many blocks are free as were counted. This is a bug.");
+            self.cached.evict(block);
             self.references[block.0 as usize] = 1;
             table.push(block);
         }
@@ -90,25 +112,74 @@ impl BlockManager {
         table.push(block);
     }
 
-    /// Empties `table`. Blocks that no other table holds become free.
+    /// How many of the leading `names` are in the cache, and how many of these blocks nobody holds at present.
+    pub fn find(&self, names: &[BlockHash]) -> Found {
+        let mut found = Found::default();
+        for name in names {
+            let Some(block) = self.cached.find(name) else {
+                break;
+            };
+            found.blocks += 1;
+            found.unheld += usize::from(self.references[block.0 as usize] == 0);
+        }
+        found
+    }
+
+    /// Appends the blocks of `names`, all of which [`BlockManager::find`] has just found, to `table`.
+    ///
+    /// # Panics
+    /// If one is not in the cache.
+    pub fn adopt(&mut self, names: &[BlockHash], table: &mut Vec<BlockId>) {
+        for name in names {
+            let block = self
+                .cached
+                .find(name)
+                .expect("a block that was found stays until another is taken. This is a bug.");
+            let references = &mut self.references[block.0 as usize];
+            if *references == 0 {
+                self.free.remove(block);
+            }
+            *references += 1;
+            table.push(block);
+        }
+    }
+
+    /// Lets a held, completely computed block be found by `name`.
+    pub fn publish(&mut self, block: BlockId, name: BlockHash) {
+        debug_assert!(self.references[block.0 as usize] > 0);
+        self.cached.insert(name, block);
+    }
+
+    /// Blocks of `table` that no other table holds: what would come back if it were released.
+    pub fn held_alone(&self, table: &[BlockId]) -> usize {
+        let alone = |block: &&BlockId| self.references[block.0 as usize] == 1;
+        table.iter().filter(alone).count()
+    }
+
+    /// Empties `table`. Blocks that no other table holds become free; of those with findable contents, the last is the
+    /// first to go, since it is of no use without the ones before it.
     ///
     /// # Panics
     /// If a block of `table` is free already.
     pub fn release(&mut self, table: &mut Vec<BlockId>) {
-        // From the back, so that the blocks go out again in the order in which they came.
         for block in table.drain(..).rev() {
             let references = &mut self.references[block.0 as usize];
             *references = references
                 .checked_sub(1)
                 .expect("a table's blocks are held by it. This is a bug.");
-            if *references == 0 {
-                self.free.push(block);
+            if *references > 0 {
+                continue;
+            }
+            if self.cached.holds(block) {
+                self.free.push_last(block);
+            } else {
+                self.free.push_first(block);
             }
         }
     }
 
     /// Compares the counts with the tables that exist: each block is referenced exactly as often as it stands in
-    /// `tables`, and is free exactly when that is never.
+    /// `tables`, is free exactly when that is never, and is found under at most one name.
     ///
     /// # Errors
     /// [`Inconsistent`] naming the first block that is wrong.
@@ -123,7 +194,7 @@ impl BlockManager {
                 .ok_or(Inconsistent::Stray { block })? += 1;
         }
         let mut free = vec![0_u32; self.references.len()];
-        for &block in &self.free {
+        for block in self.free.iter().take(self.references.len() + 1) {
             *free
                 .get_mut(block.0 as usize)
                 .ok_or(Inconsistent::Stray { block })? += 1;
@@ -146,102 +217,18 @@ impl BlockManager {
                 return Err(Inconsistent::Free { block, held, free });
             }
         }
+        if !self.cached.is_consistent() {
+            return Err(Inconsistent::Names);
+        }
         Ok(())
     }
 }
 
-/// How the books of a [`BlockManager`] disagree with the block tables.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Inconsistent {
-    /// A block number outside the cache.
-    #[error("block {} is outside the cache", .block.0)]
-    Stray {
-        /// The block.
-        block: BlockId,
-    },
-    /// A reference count that is not the number of tables that hold the block.
-    #[error("block {} counts {counted} references, block tables hold {held}", .block.0)]
-    References {
-        /// The block.
-        block: BlockId,
-        /// Its reference count.
-        counted: u32,
-        /// How often it stands in block tables.
-        held: u32,
-    },
-    /// A block that is held and free, neither, or free twice.
-    #[error("block {} is held {held} times and listed as free {free} times", .block.0)]
-    Free {
-        /// The block.
-        block: BlockId,
-        /// How often it stands in block tables.
-        held: u32,
-        /// How often it stands in the free list.
-        free: u32,
-    },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_grows_by_whole_blocks_and_only_when_a_token_needs_one() {
-        let mut blocks = BlockManager::new(4, 3);
-        let mut table = Vec::new();
-        for (tokens, expected) in [(1, 1), (3, 1), (4, 2), (6, 2), (12, 4)] {
-            assert!(blocks.grow(&mut table, tokens));
-            assert_eq!((table.len(), blocks.num_used()), (expected, expected));
-        }
-        assert_eq!(blocks.check([&table[..]]), Ok(()));
-    }
-
-    #[test]
-    fn growing_past_the_cache_changes_nothing() {
-        let mut blocks = BlockManager::new(2, 4);
-        let mut table = Vec::new();
-        assert!(blocks.grow(&mut table, 4));
-        assert!(!blocks.grow(&mut table, 13));
-        assert_eq!((table.len(), blocks.num_free()), (1, 1));
-    }
-
-    #[test]
-    fn a_shared_block_is_free_only_after_its_last_holder_let_go() {
-        let mut blocks = BlockManager::new(2, 1);
-        let (mut one, mut other) = (Vec::new(), Vec::new());
-        assert!(blocks.grow(&mut one, 2));
-        blocks.share(one[0], &mut other);
-        blocks.release(&mut one);
-        assert_eq!(blocks.num_used(), 1);
-        assert_eq!(blocks.check([&other[..]]), Ok(()));
-        blocks.release(&mut other);
-        assert_eq!(blocks.num_used(), 0);
-        assert_eq!(blocks.check([]), Ok(()));
-    }
-
-    #[test]
-    fn the_check_names_a_leaked_block() {
-        let mut blocks = BlockManager::new(2, 1);
-        let mut leaked = Vec::new();
-        assert!(blocks.grow(&mut leaked, 1));
-        assert_eq!(
-            blocks.check([]),
-            Err(Inconsistent::References {
-                block: leaked[0],
-                counted: 1,
-                held: 0
-            })
-        );
-    }
-
-    #[test]
-    #[should_panic(expected = "This is a bug.")]
-    fn releasing_a_block_twice_is_caught() {
-        let mut blocks = BlockManager::new(1, 1);
-        let mut table = Vec::new();
-        assert!(blocks.grow(&mut table, 1));
-        let mut copy = table.clone();
-        blocks.release(&mut table);
-        blocks.release(&mut copy);
-    }
+/// How much of a chain is in the cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Leading blocks that are there.
+    pub blocks: usize,
+    /// Those of them that nobody holds: taking them takes from what is free.
+    pub unheld: usize,
 }

@@ -1,14 +1,18 @@
 //! A model for tests whose logits are a pure function of the tokens so far, which it knows only through its own paged
 //! cache: a wrong slot, position, block table or length gives wrong tokens or a failed assertion.
 
+use std::num::NonZeroU32;
 use std::ops::Deref;
+use std::time::Duration;
 
+use super::fairness::Book;
 use super::sampler::Sampler;
-use super::sequence::Sequence;
+use super::sequence::{Arrival, Sequence, Standing};
 use super::{
     Capacity, EngineConfig, Event, ExecuteError, FinishReason, Forward, Request, SamplingParams,
-    StopConditions, TokenId, Usage,
+    SchedulingPolicy, StopConditions, TokenId, Usage,
 };
+use crate::auth::{Permit, Priority};
 use crate::model::StepBatch;
 
 pub(super) const VOCAB: usize = 23;
@@ -66,6 +70,11 @@ impl Forward for FakeModel {
         assert_eq!(batch.cu_seqlens_q.len(), num_seqs + 1);
         assert_eq!(batch.block_tables.len(), num_seqs * batch.max_blocks);
         assert!(batch.logit_rows.is_sorted_by(|a, b| a < b));
+        let block_size = self.capacity.block_size;
+        for copy in batch.block_copies.chunks_exact(2) {
+            let [from, to] = [copy[0], copy[1]].map(|block| block as usize * block_size);
+            self.slots.copy_within(from..from + block_size, to);
+        }
         for ((&slot, &token), &position) in batch
             .slot_mapping
             .iter()
@@ -146,8 +155,8 @@ pub(super) struct Course {
 /// The courses of a seeded or greedy request without engine, cache or batch: one token after the other.
 pub(super) fn alone(request: &Request) -> Vec<Course> {
     let mut sampler = Sampler::new(VOCAB);
-    let sequences = Sequence::all_of(0, request.clone(), &[EOS].into(), 0);
-    sequences
+    sequences(0, request.clone(), EOS)
+        .into_iter()
         .map(|mut sequence| {
             let mut tokens = Vec::new();
             loop {
@@ -168,7 +177,29 @@ pub(super) fn alone(request: &Request) -> Vec<Course> {
         .collect()
 }
 
-/// Sorts a request's events into the courses of its `n` sequences, which must not go on after their end.
+/// The sequences of a request, as a scheduler would make them.
+pub(super) fn sequences(number: u64, request: Request, eos: TokenId) -> Vec<Sequence> {
+    let arrival = arrival(number, request, "somebody");
+    let mut book = Book::new(SchedulingPolicy::Fair);
+    let subject = book.enter(arrival.standing.subject, NonZeroU32::MIN);
+    Sequence::all_of(arrival, subject, &[eos].into()).collect()
+}
+
+/// A request of `subject`, a tenant of its own, that came at the very start; in blocks of 4.
+pub(super) fn arrival(number: u64, request: Request, subject: &str) -> Arrival {
+    let permit = Permit::for_tests(subject);
+    let standing = Standing {
+        subject: permit.identity().subject_key(),
+        tenant: permit.identity().tenant_key(),
+        weight: NonZeroU32::MIN,
+        priority: Priority::Normal,
+        arrived: Duration::ZERO,
+    };
+    Arrival::new(number, request, standing, 4, &[], 0)
+}
+
+/// Sorts a request's events into the courses of its `n` sequences, which must not go on after their end. Whether a
+/// prefix was found in the cache is left out: that is for the tests of the cache.
 pub(super) fn courses(n: u32, events: &[Event]) -> Vec<Course> {
     let mut courses = vec![
         Course {
@@ -188,6 +219,10 @@ pub(super) fn courses(n: u32, events: &[Event]) -> Vec<Course> {
                 reason,
                 usage,
             } => {
+                let usage = Usage {
+                    cached_tokens: 0,
+                    ..usage
+                };
                 let before = courses[index as usize].end.replace((reason, usage));
                 assert_eq!(before, None, "a second end");
             }
@@ -212,6 +247,7 @@ pub(super) fn request(prompt: &[TokenId], max_tokens: usize) -> Request {
             stop_token_ids: Vec::new(),
             ignore_eos: true,
         },
+        cache_salt: None,
     }
 }
 
@@ -232,5 +268,6 @@ pub(super) fn config(budget: usize, max_num_seqs: usize) -> EngineConfig {
         max_num_batched_tokens: budget,
         max_num_seqs,
         max_waiting: 64,
+        ..EngineConfig::default()
     }
 }

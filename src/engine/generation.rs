@@ -11,15 +11,31 @@ use super::shared::{Message, Shared};
 
 /// The events of one request. Dropping it cancels whatever still runs, within one step.
 pub struct Generation {
-    pub(super) number: u64,
+    number: u64,
     /// Sequences that have not said their last.
-    pub(super) open: u32,
-    pub(super) events: UnboundedReceiver<Event>,
-    pub(super) inbox: Sender<Message>,
-    pub(super) shared: Arc<Shared>,
+    open: u32,
+    events: UnboundedReceiver<Event>,
+    inbox: Sender<Message>,
+    shared: Arc<Shared>,
 }
 
 impl Generation {
+    pub(super) fn new(
+        number: u64,
+        n: u32,
+        events: UnboundedReceiver<Event>,
+        inbox: Sender<Message>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            number,
+            open: n,
+            events,
+            inbox,
+            shared,
+        }
+    }
+
     /// The next event; `None` after the last sequence has finished or the request has failed. Safe to abandon: an event
     /// that was not returned comes next time.
     pub async fn next(&mut self) -> Option<Event> {
@@ -48,5 +64,14 @@ impl Generation {
             request: self.number,
             index,
         }));
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.open > 0 {
+            // Without an engine thread there is nothing left to cancel.
+            let _ = self.inbox.send(Message::Cancel(self.number));
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! Token ids in, token ids out: fair continuous batching over a paged KV cache, on one OS thread.
 //!
 //! Knows nothing of text, HTTP or keys. [`Engine`] is the cloneable handle; [`step`] is the loop; [`scheduler`],
-//! [`block_manager`] and [`fairness`] are pure bookkeeping; [`runner`] turns a plan into arrays for the model.
+//! [`block_manager`], [`prefix_cache`], [`fairness`] and [`queue`] are pure bookkeeping; [`runner`] turns a plan into
+//! arrays for the model.
 
 pub mod block_manager;
 pub mod executor;
 pub mod fairness;
 pub mod null;
 pub mod philox;
+pub mod prefix_cache;
+pub mod queue;
 pub mod runner;
 pub mod sampler;
 pub mod scheduler;
@@ -15,8 +18,10 @@ pub mod sequence;
 pub mod step;
 
 mod generation;
+mod live;
 mod paged_mixtral;
 mod request;
+mod reservation;
 mod shared;
 
 #[cfg(test)]
@@ -28,10 +33,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use tokio::sync::mpsc::unbounded_channel;
-
 use crate::auth::Permit;
-use shared::{Message, Shared, Submission, lock};
+use crate::clock::Uptime;
+use queue::Demand;
+use shared::{Message, Shared, lock};
 use step::Stepper;
 
 pub use executor::{Capacity, ExecuteError, Executor};
@@ -41,6 +46,7 @@ pub use request::{
     EngineError, Event, FinishReason, Request, SamplingParams, StopConditions, SubmitError,
     TokenId, Usage,
 };
+pub use reservation::Reservation;
 pub use runner::{Forward, ModelRunner};
 
 /// What the engine may use.
@@ -48,10 +54,52 @@ pub use runner::{Forward, ModelRunner};
 pub struct EngineConfig {
     /// Token budget of a step: most tokens computed in one forward pass (`max_num_batched_tokens`).
     pub max_num_batched_tokens: usize,
+    /// Most prompt tokens in a step in which other sequences decode: what bounds their inter-token latency.
+    pub max_prefill_tokens: usize,
     /// Most sequences that run at the same time (`max_num_seqs`).
     pub max_num_seqs: usize,
-    /// Most sequences that wait; beyond it [`SubmitError::QueueFull`].
+    /// Most sequences that wait for their first step; beyond it [`SubmitError::QueueFull`].
     pub max_waiting: usize,
+    /// Most tokens (prompt and completion) that they may reserve; beyond it [`SubmitError::QueueTokens`].
+    pub max_waiting_tokens: usize,
+    /// Most of them that belong to one subject; beyond it [`SubmitError::OverShare`].
+    pub max_waiting_per_subject: usize,
+    /// Who goes first.
+    pub scheduling_policy: SchedulingPolicy,
+    /// Whether sequences of one tenant share the blocks of equal prefixes.
+    pub prefix_caching: bool,
+    /// Most blocks that the running sequences of one tenant may hold, in percent of the cache; `None`: no limit.
+    /// A tenant may always run one sequence.
+    pub max_tenant_blocks_percent: Option<u8>,
+    /// Beginnings of prompts, in tokens, whose blocks all tenants share: the operator has declared them public.
+    pub public_prefixes: Vec<Arc<[TokenId]>>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            max_num_batched_tokens: 512,
+            max_prefill_tokens: 512,
+            max_num_seqs: 64,
+            max_waiting: 1024,
+            max_waiting_tokens: usize::MAX,
+            max_waiting_per_subject: 768,
+            scheduling_policy: SchedulingPolicy::Fair,
+            prefix_caching: true,
+            max_tenant_blocks_percent: None,
+            public_prefixes: Vec::new(),
+        }
+    }
+}
+
+/// Who goes first when not everybody can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// Higher priority first, then the subject that was served least, by its weight, then the oldest.
+    #[default]
+    Fair,
+    /// The oldest, whoever it belongs to.
+    FirstCome,
 }
 
 /// Whether the engine takes requests.
@@ -86,16 +134,27 @@ pub struct Stats {
     pub prompt_tokens_total: u64,
     /// Tokens generated.
     pub generation_tokens_total: u64,
-    /// Sequences ended, by [`FinishReason`] in the order Stop, Length, Cancelled, Aborted.
-    pub finished_total: [u64; 4],
+    /// Tokens that were looked up in the prefix cache.
+    pub prefix_queries_total: u64,
+    /// Tokens of them that were found there.
+    pub prefix_hits_total: u64,
+    /// Cached blocks that were given to something else.
+    pub prefix_evictions_total: u64,
+    /// Tokens reserved by requests that wait for their first step.
+    pub waiting_tokens: usize,
+    /// Subjects that have sequences, waiting or running.
+    pub subjects: usize,
+    /// Sequences ended, in the order of [`FinishReason::ALL`].
+    pub finished_total: [u64; 6],
 }
 
 /// The cloneable handle to the engine thread. The thread ends at [`Engine::shutdown`], or once all handles and
 /// generations are gone.
 #[derive(Clone)]
 pub struct Engine {
-    max_waiting: usize,
     max_model_len: usize,
+    block_size: usize,
+    public_prefixes: Arc<[Arc<[TokenId]>]>,
     inbox: Sender<Message>,
     shared: Arc<Shared>,
 }
@@ -107,7 +166,7 @@ impl Engine {
         config: EngineConfig,
         eos: Vec<TokenId>,
     ) -> Self {
-        let (engine, stepper) = Self::without_thread(executor, &config, eos);
+        let (engine, stepper) = Self::without_thread(executor, &config, eos, Uptime::start());
         match thread::Builder::new()
             .name("mixgate-engine".to_owned())
             .spawn(|| stepper.run())
@@ -126,15 +185,17 @@ impl Engine {
         executor: E,
         config: &EngineConfig,
         eos: Vec<TokenId>,
+        uptime: Uptime,
     ) -> (Self, Stepper<E>) {
-        let shared = Arc::new(Shared::default());
-        let max_model_len = executor.capacity().longest_sequence();
+        let shared = Arc::new(Shared::new(config, uptime));
+        let capacity = executor.capacity();
         let (inbox, messages) = channel();
         let stepper = Stepper::new(executor, config, eos, messages, Arc::clone(&shared));
         (
             Self {
-                max_waiting: config.max_waiting,
-                max_model_len,
+                max_model_len: capacity.longest_sequence(),
+                block_size: capacity.block_size,
+                public_prefixes: config.public_prefixes.as_slice().into(),
                 inbox,
                 shared,
             },
@@ -142,54 +203,39 @@ impl Engine {
         )
     }
 
-    /// Hands a request to the engine thread, with the proof that its sender was admitted. Never waits.
+    /// Takes a place in the queue for a request of `n` sequences and at least `tokens` tokens in all, before any work
+    /// is done on it; [`Reservation::submit`] brings the request. With the permit, the proof that its sender was
+    /// admitted. Never waits.
     ///
     /// # Errors
-    /// [`SubmitError`] without side effect; the permit is dropped, which gives back what it held. See
-    /// [`Engine::would_take`] for what can be known before.
+    /// [`SubmitError`] without side effect; the permit is dropped, which gives back what it held.
+    pub fn reserve(
+        &self,
+        permit: Permit,
+        n: u32,
+        tokens: usize,
+    ) -> Result<Reservation, SubmitError> {
+        self.accepts()?;
+        let demand = Demand {
+            sequences: n as usize,
+            tokens,
+        };
+        let subject = permit.identity().subject_key();
+        let deadline = permit.share().deadline;
+        let place = self.shared.join(subject, demand, deadline)?;
+        Ok(Reservation::new(self.clone(), permit, place, n))
+    }
+
+    /// [`Engine::reserve`] and [`Reservation::submit`] in one.
+    ///
+    /// # Errors
+    /// As both.
     ///
     /// # Panics
     /// If the prompt is empty or `n` is 0, which the contract of [`Request`] rules out.
     pub fn submit(&self, permit: Permit, request: Request) -> Result<Generation, SubmitError> {
-        assert!(
-            !request.prompt.is_empty() && request.n > 0,
-            "a request has a prompt and n ≥ 1. This is a bug."
-        );
-        self.accepts()?;
-        let (needed, limit) = (
-            request
-                .prompt
-                .len()
-                .saturating_add(request.until.max_tokens.max(1)),
-            self.max_model_len,
-        );
-        if needed > limit {
-            return Err(SubmitError::TooLong { needed, limit });
-        }
-        let n = request.n;
-        self.would_take(n as usize)?;
-        self.shared.enqueue(n as usize, self.max_waiting)?;
-        let number = self.shared.next_request();
-        let (sender, events) = unbounded_channel();
-        let submission = Submission {
-            number,
-            permit,
-            request,
-            events: sender,
-        };
-        if self.inbox.send(Message::Submit(submission)).is_err() {
-            // The thread has stopped since the question above, so its answer is another one by now.
-            self.shared.recount(n as usize, 0);
-            self.accepts()?;
-            return Err(SubmitError::Failed);
-        }
-        Ok(Generation {
-            number,
-            open: n,
-            events,
-            inbox: self.inbox.clone(),
-            shared: Arc::clone(&self.shared),
-        })
+        let tokens = request.most_tokens();
+        self.reserve(permit, request.n, tokens)?.submit(request)
     }
 
     /// Whether requests are taken.
@@ -225,23 +271,6 @@ impl Engine {
             // The thread catches its panics and has reported them by now.
             let _ = handle.join();
         }
-    }
-
-    /// Whether a request of `n` sequences would be taken now, as far as that is known without its prompt: asked before
-    /// the work of making one. [`Engine::submit`] decides.
-    ///
-    /// # Errors
-    /// What [`Engine::submit`] would say.
-    pub fn would_take(&self, n: usize) -> Result<(), SubmitError> {
-        self.accepts()?;
-        let limit = self.max_waiting;
-        if n > limit {
-            return Err(SubmitError::TooMany { n, limit });
-        }
-        if self.shared.stats().waiting.saturating_add(n) > limit {
-            return Err(SubmitError::QueueFull { limit });
-        }
-        Ok(())
     }
 
     fn accepts(&self) -> Result<(), SubmitError> {

@@ -1,6 +1,7 @@
 //! What a caller asks of the engine and what it hears back: token ids only, never text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Index of a token in the model's vocabulary.
 pub type TokenId = u32;
@@ -16,6 +17,16 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// When generation ends.
     pub until: StopConditions,
+    /// Narrows the circle with whom cached prefixes are shared from the tenant to those of it who give the same words.
+    pub cache_salt: Option<Arc<str>>,
+}
+
+impl Request {
+    /// Tokens that it may come to: its prompt once, and its longest completions.
+    pub(super) fn most_tokens(&self) -> usize {
+        let completions = self.until.max_tokens.saturating_mul(self.n as usize);
+        self.prompt.len().saturating_add(completions)
+    }
 }
 
 /// How one sequence chooses its next token. The defaults change nothing: plain sampling at temperature 1.
@@ -105,9 +116,26 @@ pub enum FinishReason {
     Cancelled,
     /// The engine failed or was shut down.
     Aborted,
+    /// The time that the caller's share allows a request was over.
+    DeadlineExceeded,
+    /// The caller's right was taken away.
+    Revoked,
 }
 
-/// Tokens that a sequence used.
+impl FinishReason {
+    /// Every reason, in the order of [`super::Stats::finished_total`].
+    pub const ALL: [Self; 6] = [
+        Self::Stop,
+        Self::Length,
+        Self::Cancelled,
+        Self::Aborted,
+        Self::DeadlineExceeded,
+        Self::Revoked,
+    ];
+}
+
+/// Tokens that a sequence used. The usage of a request is the sum over its sequences: the first one carries the prompt,
+/// the others share it and count 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt.
@@ -137,8 +165,34 @@ pub enum SubmitError {
     QueueFull {
         /// The most that may wait.
         limit: usize,
+        /// When there will be room, as the queue moved lately.
+        retry_after: Duration,
     },
-    /// More sequences than the waiting queue could ever hold.
+    /// The waiting queue has as many tokens reserved as it may.
+    #[error("the waiting queue is full ({limit} reserved tokens)")]
+    QueueTokens {
+        /// The most tokens that may be reserved by those who wait.
+        limit: usize,
+        /// When there will be room, as the queue moved lately.
+        retry_after: Duration,
+    },
+    /// The caller has its share of the waiting queue; others still find room.
+    #[error("the caller's share of the waiting queue is full ({limit} sequences)")]
+    OverShare {
+        /// The most that may wait for one subject.
+        limit: usize,
+        /// When there will be room, as the queue moved lately.
+        retry_after: Duration,
+    },
+    /// The queue is so long that the request would be over its deadline before it starts.
+    #[error("the request would wait longer than the {} s that it may take", .deadline.as_secs_f32())]
+    TooLate {
+        /// Longest time from arrival to end.
+        deadline: Duration,
+        /// When it would start in time, as the queue moved lately.
+        retry_after: Duration,
+    },
+    /// More sequences than the caller could ever have waiting.
     #[error("the request asks for {n} sequences, at most {limit} can wait")]
     TooMany {
         /// Sequences asked for.

@@ -81,7 +81,7 @@ impl<F: Forward> Executor for ModelRunner<F> {
         }
         let rows = plan.due().zip(logits.chunks_exact(vocab_size));
         Ok(rows
-            .map(|(part, row)| self.sampler.sample(row, &sequences[part.id]))
+            .map(|(part, row)| self.sampler.sample(row, &sequences[part.slot]))
             .collect())
     }
 }
@@ -108,15 +108,18 @@ fn fill(batch: &mut StepBatch, plan: &StepPlan, sequences: &Sequences, block_siz
         array.clear();
     }
     batch.logit_rows.clear();
+    batch.block_copies.clear();
+    let copies = plan.copies.iter().flat_map(|copy| [copy.from.0, copy.to.0]);
+    batch.block_copies.extend(copies);
     batch.max_blocks = plan
         .parts
         .iter()
-        .map(|part| sequences[part.id].block_table().len())
+        .map(|part| sequences[part.slot].block_table().len())
         .max()
         .unwrap_or(0);
     batch.cu_seqlens_q.push(0);
     for part in &plan.parts {
-        append(batch, part, &sequences[part.id], block_size);
+        append(batch, part, &sequences[part.slot], block_size);
     }
 }
 

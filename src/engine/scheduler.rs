@@ -3,172 +3,171 @@
 //! Pure bookkeeping: no tensors, no clock, no channels, no text. Everything here runs in a unit test without a device.
 //!
 //! There is no prefill phase and no decode phase. Each sequence knows some tokens and has computed some of them; a step
-//! hands out one budget of tokens so that they catch up: first to those that miss a single token, then to chunks of
-//! longer arrears, then to waiting sequences.
+//! hands out one budget of tokens so that they catch up: first to those that miss a single token, then, in the order of
+//! [`fairness`](super::fairness), to chunks of longer arrears and to sequences that wait. Read [`Scheduler::plan`] and
+//! [`Scheduler::commit`]; `admission` is how a sequence gets its blocks, `preemption` how it loses them.
 //!
 //! # Why it always goes on
 //!
 //! A sequence takes the blocks for all tokens that it knows when it is admitted, so arrears never wait for memory. Only
-//! a newly generated token may need one more block, and if none is free, sequences admitted later are preempted for it,
-//! the last one first. The sequence admitted first is therefore never held up by memory and never preempted, and it is
-//! the first to get its arrears computed: each step brings it nearer its end, so that no cache that holds one whole
-//! sequence can deadlock.
+//! a newly generated token may need one more block, and if none is free, others give way: the newest sequence of the
+//! subject that was served most, but never the one that was admitted first. That one is therefore never held up by
+//! memory and never preempted: each step brings it nearer its end, so that no cache that holds one whole sequence can
+//! deadlock.
 
+mod admission;
 mod check;
+mod plan;
+mod preemption;
+mod quota;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::block_manager::BlockManager;
-use super::fairness;
+use super::fairness::Book;
 use super::request::{FinishReason, TokenId, Usage};
-use super::sequence::{Sequence, SequenceId, Sequences};
+use super::sequence::{Arrival, Phase, Sequence, SequenceId, SequenceSlot, Sequences};
 use super::{Capacity, EngineConfig, Stats};
+use admission::Stall;
+use quota::Quota;
 
 pub use check::Broken;
-
-/// What one step computes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StepPlan {
-    /// The sequences that run, in the order in which their tokens lie in the step's arrays.
-    pub parts: Vec<Part>,
-    /// Sequences that lost their blocks for this step and wait again.
-    pub preempted: Vec<SequenceId>,
-}
-
-impl StepPlan {
-    /// Tokens that the step computes.
-    pub fn num_tokens(&self) -> usize {
-        self.parts.iter().map(|part| part.num_tokens).sum()
-    }
-
-    /// The parts that end in a sample, in order.
-    pub fn due(&self) -> impl Iterator<Item = &Part> {
-        self.parts.iter().filter(|part| part.due)
-    }
-}
-
-/// One sequence's part in a step: it computes `num_tokens` of its tokens from position `start` on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// The sequence.
-    pub id: SequenceId,
-    /// Position of the first token computed; all before it are in the cache.
-    pub start: usize,
-    /// Tokens computed, at least 1.
-    pub num_tokens: usize,
-    /// Whether this step computes the last token that the sequence knows, so that it is due a new one.
-    pub due: bool,
-}
-
-/// What a step did to one sequence that was due a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    /// The sequence.
-    pub id: SequenceId,
-    /// Its new token.
-    pub token: TokenId,
-    /// Set if the token ended the sequence, which is forgotten by now.
-    pub finished: Option<(FinishReason, Usage)>,
-}
+pub use plan::{BlockCopy, Outcome, Part, StepPlan};
 
 /// The sequences of an engine, waiting or running, and the blocks that they hold.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     max_num_batched_tokens: usize,
+    max_prefill_tokens: usize,
     max_num_seqs: usize,
     max_model_len: usize,
+    prefix_caching: bool,
+    eos: Arc<[TokenId]>,
     blocks: BlockManager,
+    quota: Quota,
     sequences: Sequences,
     /// In order of admission. Each holds blocks for all tokens that it knew at the last plan.
-    running: Vec<SequenceId>,
-    /// In order of arrival. None holds a block.
-    waiting: VecDeque<SequenceId>,
+    running: Vec<SequenceSlot>,
+    /// Everybody's counters and queues. No sequence in it holds a block.
+    book: Book,
+    /// The candidate that did not fit the last time, so that nobody looks again before something has changed.
+    stall: Option<Stall>,
+    /// The running sequences of a plan in the making that miss more than one token. Kept for its memory.
+    prefilling: Vec<SequenceSlot>,
     /// Counters; the gauges among them are filled in by [`Scheduler::stats`].
     totals: Stats,
 }
 
 impl Scheduler {
-    /// A scheduler without sequences. Limits of 0 count as 1: nothing could ever run otherwise.
-    pub fn new(capacity: Capacity, config: &EngineConfig) -> Self {
+    /// A scheduler without sequences. Limits of 0 count as 1: nothing could ever run otherwise. `eos` are the model's
+    /// end-of-sequence ids.
+    pub fn new(capacity: Capacity, config: &EngineConfig, eos: Arc<[TokenId]>) -> Self {
+        let percent = |share: u8| capacity.num_blocks * usize::from(share) / 100;
         Self {
             max_num_batched_tokens: config.max_num_batched_tokens.max(1),
+            max_prefill_tokens: config.max_prefill_tokens.max(1),
             max_num_seqs: config.max_num_seqs.max(1),
             max_model_len: capacity.longest_sequence(),
+            prefix_caching: config.prefix_caching,
+            eos,
             blocks: BlockManager::new(capacity.num_blocks, capacity.block_size),
+            quota: Quota::new(config.max_tenant_blocks_percent.map(percent)),
             sequences: Sequences::default(),
             running: Vec::new(),
-            waiting: VecDeque::new(),
+            book: Book::new(config.scheduling_policy),
+            stall: None,
+            prefilling: Vec::new(),
             totals: Stats::default(),
         }
     }
 
-    /// Puts a sequence at the end of the queue. The caller has checked that it fits the cache at its longest.
-    pub fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence.id());
-        self.sequences.insert(sequence);
+    /// Puts the sequences of a request into the queue: the first one, and behind it those that share its prompt. The
+    /// caller has checked that they fit the cache at their longest.
+    pub fn add(&mut self, arrival: Arrival) {
+        let standing = arrival.standing;
+        let n = arrival.request.n as usize;
+        // One entry per sequence: each leaves by itself.
+        let subject = (0..n)
+            .map(|_| self.book.enter(standing.subject, standing.weight))
+            .last();
+        let Some(subject) = subject else { return };
+        let slots: Vec<SequenceSlot> = Sequence::all_of(arrival, subject, &self.eos)
+            .map(|sequence| self.sequences.insert(sequence))
+            .collect();
+        self.lead(&slots);
     }
 
     /// Ends a sequence, wherever it is, and frees its blocks. `None` if it has ended before.
     pub fn end(&mut self, id: SequenceId, reason: FinishReason) -> Option<Usage> {
-        let mut sequence = self.sequences.remove(id)?;
-        self.blocks.release(&mut sequence.block_table);
-        self.running.retain(|&other| other != id);
-        self.waiting.retain(|&other| other != id);
-        self.totals.finished_total[reason as usize] += 1;
-        Some(sequence.usage())
-    }
-
-    /// Ends every sequence, whatever state a panic may have left the books in.
-    pub fn end_all(&mut self, reason: FinishReason) {
-        self.totals.finished_total[reason as usize] += self.sequences.len() as u64;
-        self.sequences = Sequences::default();
-        self.running.clear();
-        self.waiting.clear();
-        self.blocks = BlockManager::new(self.blocks.num_blocks(), self.blocks.block_size());
-    }
-
-    /// Decides the next step. Empty only if there is no sequence.
-    pub fn plan(&mut self) -> StepPlan {
-        let mut plan = StepPlan::default();
-        self.plan_decodes(&mut plan);
-        self.plan_chunks(&mut plan);
-        // Whoever was preempted just now would get the blocks back that it lost, and lose them again next step.
-        if plan.preempted.is_empty() {
-            self.admit(&mut plan);
+        let slot = self.sequences.slot(id)?;
+        if self.sequences[slot].phase == Phase::Running {
+            self.running.retain(|&other| other != slot);
         }
-        plan
+        Some(self.forget(slot, reason))
+    }
+
+    /// Ends every sequence, whatever state a panic may have left the books in. Says what each has used.
+    pub fn end_all(&mut self, reason: FinishReason) -> Vec<(SequenceId, Usage)> {
+        let sequences = std::mem::take(&mut self.sequences);
+        let used = sequences
+            .iter()
+            .map(|(_, sequence)| (sequence.id(), sequence.usage()))
+            .collect();
+        self.totals.finished_total[reason as usize] += sequences.len() as u64;
+        self.running.clear();
+        self.book = self.book.emptied();
+        self.quota = self.quota.emptied();
+        self.stall = None;
+        self.blocks = BlockManager::new(self.blocks.num_blocks(), self.blocks.block_size());
+        used
+    }
+
+    /// Decides the next step and writes it into `plan`. Empty only if there is no sequence.
+    pub fn plan(&mut self, now: Duration, plan: &mut StepPlan) {
+        plan.clear();
+        self.prefilling.clear();
+        self.plan_decodes(plan);
+        self.plan_prefills(now, plan);
     }
 
     /// Records that `plan` was carried out and gave the `sampled` tokens, one for each part that was due one, in order.
+    /// Writes what became of these parts into `outcomes`.
     ///
     /// # Panics
     /// If the number of tokens is not the number of parts that are due one.
-    pub fn commit(&mut self, plan: &StepPlan, sampled: &[TokenId]) -> Vec<Outcome> {
+    pub fn commit(&mut self, plan: &StepPlan, sampled: &[TokenId], outcomes: &mut Vec<Outcome>) {
         assert_eq!(
-            plan.due().count(),
+            plan.num_due(),
             sampled.len(),
             "an executor gives one token per due sequence. This is a bug."
         );
+        outcomes.clear();
+        let mut ended = false;
         for part in &plan.parts {
-            self.sequences.at(part.id).num_computed_tokens = part.start + part.num_tokens;
+            let sequence = &mut self.sequences[part.slot];
+            sequence.num_computed_tokens = part.start + part.num_tokens;
+            if self.prefix_caching {
+                self.publish_blocks(part.slot);
+            }
+            if part.due {
+                let outcome = self.commit_token(part, sampled[outcomes.len()]);
+                ended |= outcome.finished.is_some();
+                outcomes.push(outcome);
+            }
+        }
+        if ended {
+            let sequences = &self.sequences;
+            self.running.retain(|&slot| sequences.holds(slot));
         }
         self.totals.steps_total += 1;
-        plan.due()
-            .zip(sampled)
-            .map(|(part, &token)| self.commit_token(part.id, token))
-            .collect()
     }
 
     /// The sequences, for whoever carries out a plan.
     pub fn sequences(&self) -> &Sequences {
         &self.sequences
-    }
-
-    /// Sequences in the queue, preempted ones included.
-    pub fn num_waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Whether there is nothing to run.
@@ -180,115 +179,155 @@ impl Scheduler {
     pub fn stats(&self) -> Stats {
         Stats {
             running: self.running.len(),
-            waiting: self.waiting.len(),
+            waiting: self.sequences.len() - self.running.len(),
             kv_blocks_used: self.blocks.num_used(),
             kv_blocks: self.blocks.num_blocks(),
             block_size: self.blocks.block_size(),
+            subjects: self.book.num_subjects(),
+            prefix_evictions_total: self.blocks.evictions(),
             ..self.totals
         }
     }
 
-    /// Running sequences that miss one token: the step's cheapest and most urgent work.
+    /// Running sequences that miss one token: the step's cheapest and most urgent work. The others are noted.
     fn plan_decodes(&mut self, plan: &mut StepPlan) {
-        for id in self.running.clone() {
-            // Nobody is preempted for a sequence that the budget leaves no token.
-            if plan.num_tokens() == self.max_num_batched_tokens {
-                break;
+        let mut at = 0;
+        // Nobody is preempted for a sequence that the budget leaves no token.
+        while at < self.running.len() && plan.num_tokens() < self.max_num_batched_tokens {
+            let slot = self.running[at];
+            at += 1;
+            let sequence = &self.sequences[slot];
+            if sequence.num_uncomputed_tokens() > 1 {
+                self.prefilling.push(slot);
+                continue;
             }
-            let runs = !self.sequences[id].block_table.is_empty();
-            if runs && self.sequences[id].num_uncomputed_tokens() == 1 && self.make_room(id, plan) {
-                self.schedule(id, plan);
+            let room = sequence.block_table().len() * self.blocks.block_size();
+            if sequence.tokens().len() <= room {
+                self.schedule(slot, usize::MAX, plan);
+                continue;
+            }
+            let preempted = plan.preempted.len();
+            if self.make_room(slot, plan) {
+                self.schedule(slot, usize::MAX, plan);
+            }
+            if plan.preempted.len() > preempted {
+                at = 1 + self
+                    .running
+                    .iter()
+                    .position(|&other| other == slot)
+                    .expect(KEPT);
             }
         }
     }
 
-    /// Running sequences that miss more: as much of it as the budget allows. Their blocks are reserved since admission.
-    fn plan_chunks(&self, plan: &mut StepPlan) {
-        for &id in &self.running {
-            if self.sequences[id].num_uncomputed_tokens() > 1 {
-                self.schedule(id, plan);
-            }
+    /// What the budget leaves goes to arrears and newcomers, in everybody's turn. While others decode, no more than
+    /// `max_prefill_tokens`: that bounds what a long prompt costs them.
+    fn plan_prefills(&mut self, now: Duration, plan: &mut StepPlan) {
+        let mut limit = self.max_num_batched_tokens;
+        if plan.num_tokens() > 0 {
+            limit = limit.min(plan.num_tokens() + self.max_prefill_tokens);
         }
-    }
-
-    /// Waiting sequences, as far as budget, blocks and `max_num_seqs` go.
-    fn admit(&mut self, plan: &mut StepPlan) {
-        while self.running.len() < self.max_num_seqs
-            && plan.num_tokens() < self.max_num_batched_tokens
-        {
-            let Some(at) = fairness::next_to_admit(&self.waiting) else {
-                break;
+        // Whoever was preempted just now would get the blocks back that it lost, and lose them again next step.
+        let mut admits = plan.preempted.is_empty();
+        while plan.num_tokens() < limit {
+            let running = self.next_prefilling(now);
+            let waiting = match admits {
+                true => self.next_waiting(now),
+                false => None,
             };
-            let id = self.waiting[at];
-            let sequence = self.sequences.at(id);
-            let known = sequence.tokens().len();
-            // A prefix cache would put the blocks that it finds into the table first, and count them as computed.
-            if !self.blocks.grow(&mut sequence.block_table, known) {
-                break;
+            match (running, waiting) {
+                (running, Some(candidate))
+                    if running.is_none_or(|(turn, _)| candidate.turn < turn) =>
+                {
+                    admits = self.admit(candidate, plan);
+                    if admits {
+                        self.schedule(candidate.slot, limit, plan);
+                    }
+                }
+                (Some((_, at)), _) => {
+                    let slot = self.prefilling.swap_remove(at);
+                    self.schedule(slot, limit, plan);
+                }
+                _ => break,
             }
-            self.waiting.remove(at);
-            self.running.push(id);
-            self.schedule(id, plan);
         }
     }
 
-    /// Adds what the budget leaves of the sequence's missing tokens to the plan, perhaps nothing.
-    fn schedule(&self, id: SequenceId, plan: &mut StepPlan) {
-        let sequence = &self.sequences[id];
+    /// Adds as many of the sequence's missing tokens to the plan as `limit` allows.
+    fn schedule(&self, slot: SequenceSlot, limit: usize, plan: &mut StepPlan) {
+        let sequence = &self.sequences[slot];
         let missing = sequence.num_uncomputed_tokens();
-        let num_tokens = missing.min(self.max_num_batched_tokens - plan.num_tokens());
+        let num_tokens = missing.min(limit - plan.num_tokens());
         if num_tokens > 0 {
-            let start = sequence.num_computed_tokens();
-            plan.parts.push(Part {
-                id,
-                start,
+            plan.push(Part {
+                id: sequence.id(),
+                slot,
+                start: sequence.num_computed_tokens(),
                 num_tokens,
                 due: num_tokens == missing,
             });
         }
     }
 
-    /// Gives the sequence blocks for all tokens that it knows, at the cost of others if need be. `false` if it is
-    /// itself the one that would have to give way: then it keeps its blocks and sits this step out.
-    fn make_room(&mut self, id: SequenceId, plan: &mut StepPlan) -> bool {
-        loop {
-            let sequence = self.sequences.at(id);
-            let known = sequence.tokens().len();
-            if self.blocks.grow(&mut sequence.block_table, known) {
-                return true;
-            }
-            match fairness::next_to_preempt(&self.running) {
-                Some(at) if self.running[at] != id => self.preempt(at, plan),
-                _ => return false,
-            }
+    /// Lets the blocks that the sequence has filled and computed be found by others.
+    fn publish_blocks(&mut self, slot: SequenceSlot) {
+        let block_size = self.blocks.block_size();
+        let sequence = &mut self.sequences[slot];
+        while (sequence.published_blocks + 1) * block_size <= sequence.num_computed_tokens {
+            let index = sequence.published_blocks;
+            let name = sequence.block_name(index, block_size);
+            self.blocks.publish(sequence.block_table[index], name);
+            sequence.published_blocks += 1;
         }
     }
 
-    /// Takes a running sequence's blocks and puts it at the front of the queue. It keeps its tokens: computing them
-    /// again leads to the same next token.
-    fn preempt(&mut self, at: usize, plan: &mut StepPlan) {
-        let id = self.running.remove(at);
-        let sequence = self.sequences.at(id);
-        self.blocks.release(&mut sequence.block_table);
-        sequence.num_computed_tokens = 0;
-        self.waiting.push_front(id);
-        plan.parts.retain(|part| part.id != id);
-        plan.preempted.push(id);
-        self.totals.preemptions_total += 1;
-    }
-
-    fn commit_token(&mut self, id: SequenceId, token: TokenId) -> Outcome {
-        let sequence = self.sequences.at(id);
-        if sequence.generated().is_empty() {
-            self.totals.prompt_tokens_total += sequence.prompt().len() as u64;
-        }
-        self.totals.generation_tokens_total += 1;
+    fn commit_token(&mut self, part: &Part, token: TokenId) -> Outcome {
+        let sequence = &mut self.sequences[part.slot];
+        let first = sequence.generated().is_empty();
         let reason = sequence.push(token, self.max_model_len);
-        let finished = reason.and_then(|reason| Some((reason, self.end(id, reason)?)));
-        Outcome {
-            id,
-            token,
-            finished,
+        self.book.serve(sequence.subject, 0, 1);
+        self.totals.generation_tokens_total += 1;
+        if first {
+            self.totals.prompt_tokens_total += sequence.usage().prompt_tokens as u64;
+            self.release_followers(part.slot);
         }
+        Outcome {
+            id: part.id,
+            token,
+            finished: reason.map(|reason| (reason, self.forget(part.slot, reason))),
+        }
+    }
+
+    /// Strikes a sequence out of all books but `running`.
+    fn forget(&mut self, slot: SequenceSlot, reason: FinishReason) -> Usage {
+        let mut sequence = self.sequences.remove(slot);
+        match sequence.phase {
+            Phase::Running => {
+                self.free_blocks(&mut sequence);
+                self.book.stops(sequence.subject);
+            }
+            Phase::Waiting => {
+                self.book.dequeue(sequence.subject, slot);
+            }
+            Phase::Following => {
+                if let Some((leader, _)) = sequence.leader {
+                    self.sequences[leader]
+                        .followers
+                        .retain(|&other| other != slot);
+                }
+            }
+        }
+        let followers = std::mem::take(&mut sequence.followers);
+        self.lead(&followers);
+        if let (Some(cached), true) = (sequence.cached_tokens, sequence.generated().is_empty()) {
+            let prompt = sequence.prompt().len();
+            let never = prompt - sequence.num_computed_tokens().max(cached);
+            self.book.refund(sequence.subject, never);
+        }
+        self.book.leave(sequence.subject);
+        self.totals.finished_total[reason as usize] += 1;
+        sequence.usage()
     }
 }
+
+const KEPT: &str = "nobody is preempted for its own sake. This is a bug.";

@@ -1,12 +1,19 @@
 //! One generation: its tokens, how far they are computed, and when it ends. Token ids only, no text.
 
-use std::collections::HashMap;
-use std::ops::Index;
+mod store;
+
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::block_manager::BlockId;
+use super::fairness::{Queued, SubjectSlot};
 use super::philox::RandomStream;
+use super::prefix_cache::{BlockHash, Chain};
 use super::request::{FinishReason, Request, SamplingParams, StopConditions, TokenId, Usage};
+use crate::auth::{IdentityKey, Priority};
+
+pub use store::{SequenceSlot, Sequences};
 
 /// Names a sequence: the request that it belongs to, and which of the request's completions it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +22,60 @@ pub struct SequenceId {
     pub request: u64,
     /// Which of its `n` sequences, from 0.
     pub index: u32,
+}
+
+/// A request on its way into the scheduler.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Unique within an engine, in order of submission.
+    pub number: u64,
+    /// What is asked.
+    pub request: Request,
+    /// Who asks, and when.
+    pub standing: Standing,
+    /// The names of the prompt's full blocks.
+    pub chain: Chain,
+    /// Used where the request brings no seed.
+    pub seed: u64,
+}
+
+impl Arrival {
+    /// Names the prompt's blocks of `block_size` tokens for the tenant of `standing`. That costs a hash per block, so
+    /// it is done on the caller's thread.
+    pub fn new(
+        number: u64,
+        request: Request,
+        standing: Standing,
+        block_size: usize,
+        public_prefixes: &[Arc<[TokenId]>],
+        seed: u64,
+    ) -> Self {
+        let owner = BlockHash::seed(&standing.tenant, request.cache_salt.as_deref());
+        let public = public_prefixes.iter().map(|prefix| &**prefix);
+        let chain = Chain::of(&request.prompt, block_size, owner, public);
+        Self {
+            number,
+            request,
+            standing,
+            chain,
+            seed,
+        }
+    }
+}
+
+/// Whose a sequence is and what that entitles it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Who is served: fairness is between subjects.
+    pub subject: IdentityKey,
+    /// Within which blocks are shared and quotas hold.
+    pub tenant: IdentityKey,
+    /// The subject's weight against others.
+    pub weight: NonZeroU32,
+    /// The request's class.
+    pub priority: Priority,
+    /// When the request came, since the engine's start.
+    pub arrived: Duration,
 }
 
 /// A prompt that is being continued.
@@ -32,6 +93,19 @@ pub struct Sequence {
     prompt_len: usize,
     pub(super) num_computed_tokens: usize,
     pub(super) block_table: Vec<BlockId>,
+    pub(super) phase: Phase,
+    /// The names of its full blocks, perhaps of more than are computed.
+    pub(super) chain: Chain,
+    /// Leading blocks of its table that are in the prefix cache, or may not be put there.
+    pub(super) published_blocks: usize,
+    /// Prompt tokens found in the prefix cache when it was first admitted; `None` before.
+    pub(super) cached_tokens: Option<usize>,
+    pub(super) subject: SubjectSlot,
+    pub(super) standing: Standing,
+    /// Sequences of its request that wait for it to compute the prompt that they share.
+    pub(super) followers: Vec<SequenceSlot>,
+    /// The sequence whose prompt it may take over.
+    pub(super) leader: Option<(SequenceSlot, SequenceId)>,
     sampling: Arc<SamplingParams>,
     until: Arc<StopConditions>,
     /// The model's end-of-sequence ids; empty if the request ignores them.
@@ -39,19 +113,37 @@ pub struct Sequence {
     random: RandomStream,
 }
 
+/// Where a sequence is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// In its subject's queue.
+    Waiting,
+    /// In no queue until the first sequence of its request has computed their prompt.
+    Following,
+    /// Holds blocks and takes part in steps.
+    Running,
+}
+
 impl Sequence {
-    /// The `n` sequences of `request`, none of them computed. `seed` is used where the request brings none.
-    pub fn all_of(
-        number: u64,
-        request: Request,
+    /// The `n` sequences of a request, none of them computed.
+    pub(super) fn all_of(
+        arrival: Arrival,
+        subject: SubjectSlot,
         eos: &Arc<[TokenId]>,
-        seed: u64,
     ) -> impl Iterator<Item = Self> + use<> {
+        let Arrival {
+            number,
+            request,
+            standing,
+            chain,
+            seed,
+        } = arrival;
         let Request {
             prompt,
             n,
             sampling,
             until,
+            cache_salt: _,
         } = request;
         let eos = if until.ignore_eos {
             Arc::default()
@@ -69,6 +161,14 @@ impl Sequence {
             prompt_len: prompt.len(),
             num_computed_tokens: 0,
             block_table: Vec::new(),
+            phase: Phase::Waiting,
+            chain: chain.clone(),
+            published_blocks: 0,
+            cached_tokens: None,
+            subject,
+            standing,
+            followers: Vec::new(),
+            leader: None,
             sampling: Arc::clone(&sampling),
             until: Arc::clone(&until),
             eos: Arc::clone(&eos),
@@ -148,64 +248,32 @@ impl Sequence {
         }
     }
 
-    /// The tokens that it has used.
+    /// The tokens that it has used. The prompt counts with the first sequence of a request alone.
     pub fn usage(&self) -> Usage {
+        let first = usize::from(self.id.index == 0);
         Usage {
-            prompt_tokens: self.prompt_len,
-            cached_tokens: 0,
+            prompt_tokens: self.prompt_len * first,
+            cached_tokens: self.cached_tokens.unwrap_or(0) * first,
             completion_tokens: self.generated().len(),
         }
     }
-}
 
-/// The sequences that an engine holds, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Sequences(HashMap<SequenceId, Sequence>);
-
-impl Sequences {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// What its place in the queue depends on.
+    pub(super) fn queued(&self, slot: SequenceSlot) -> Queued {
+        Queued {
+            id: self.id,
+            slot,
+            priority: self.standing.priority,
+            arrived: self.standing.arrived,
+        }
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The sequence of that name, if there is one.
-    pub fn find(&self, id: SequenceId) -> Option<&Sequence> {
-        self.0.get(&id)
-    }
-
-    /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Sequence> {
-        self.0.values()
-    }
-
-    pub(super) fn insert(&mut self, sequence: Sequence) {
-        let known = self.0.insert(sequence.id, sequence);
-        assert!(
-            known.is_none(),
-            "request numbers are used once. This is a bug."
-        );
-    }
-
-    pub(super) fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
-        self.0.remove(&id)
-    }
-
-    pub(super) fn at(&mut self, id: SequenceId) -> &mut Sequence {
-        self.0.get_mut(&id).expect(UNKNOWN)
+    /// Names its `index`th block, all of whose tokens it must know by now.
+    pub(super) fn block_name(&mut self, index: usize, block_size: usize) -> BlockHash {
+        while self.chain.names().len() <= index {
+            let start = self.chain.names().len() * block_size;
+            self.chain.push(&self.tokens[start..start + block_size]);
+        }
+        self.chain.names()[index]
     }
 }
-
-impl Index<SequenceId> for Sequences {
-    type Output = Sequence;
-
-    fn index(&self, id: SequenceId) -> &Sequence {
-        self.0.get(&id).expect(UNKNOWN)
-    }
-}
-
-const UNKNOWN: &str = "plans and queues name only sequences that exist. This is a bug.";

@@ -1,46 +1,71 @@
 //! What the handles and the engine thread share: messages one way, a few numbers the other.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::request::{EngineError, Event, Request, SubmitError};
-use super::sequence::SequenceId;
-use super::{Stats, Status};
-use crate::auth::Permit;
+use super::queue::{Demand, Queue};
+use super::request::{EngineError, Event, SubmitError};
+use super::sequence::{Arrival, SequenceId};
+use super::{EngineConfig, Stats, Status};
+use crate::auth::{IdentityKey, Permit};
+use crate::clock::Uptime;
 
 /// What a handle tells the engine thread.
 pub(super) enum Message {
     /// Run this.
-    Submit(Submission),
+    Submit(Box<Submission>),
     /// The caller has seen enough of this sequence.
     Finish(SequenceId),
+    /// The caller of the request of this number has gone.
+    Cancel(u64),
     /// End everything.
     Shutdown,
 }
 
 /// An accepted request on its way to the engine thread.
 pub(super) struct Submission {
-    pub(super) number: u64,
     pub(super) permit: Permit,
-    pub(super) request: Request,
+    pub(super) arrival: Arrival,
+    pub(super) place: Place,
     pub(super) events: UnboundedSender<Event>,
 }
 
 /// Numbers that both sides read.
-#[derive(Default)]
 pub(super) struct Shared {
     status: AtomicU8,
-    /// Sequences submitted and not running. Handles add to it, which makes the bound exact; the thread takes away.
-    waiting: AtomicUsize,
     next_request: AtomicU64,
-    stats: Mutex<Stats>,
+    board: Mutex<Board>,
+    uptime: Uptime,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+struct Board {
+    queue: Queue,
+    /// As of the last step.
+    stats: Stats,
+    /// Sequences submitted and not in `stats` yet.
+    arriving: usize,
+}
+
 impl Shared {
+    pub(super) fn new(config: &EngineConfig, uptime: Uptime) -> Self {
+        Self {
+            status: AtomicU8::new(READY),
+            next_request: AtomicU64::new(0),
+            board: Mutex::new(Board {
+                queue: Queue::new(config),
+                stats: Stats::default(),
+                arriving: 0,
+            }),
+            uptime,
+            thread: Mutex::default(),
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         match self.status.load(Ordering::SeqCst) {
             READY => Status::Ready,
@@ -73,37 +98,83 @@ impl Shared {
         self.next_request.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts `n` more waiting sequences, unless that makes more than `limit`.
-    pub(super) fn enqueue(&self, n: usize, limit: usize) -> Result<(), SubmitError> {
-        let more = |waiting: usize| waiting.checked_add(n).filter(|&sum| sum <= limit);
-        match self
-            .waiting
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
-        {
-            Ok(_) => Ok(()),
-            Err(_) => Err(SubmitError::QueueFull { limit }),
-        }
+    /// Time since the engine's start.
+    pub(super) fn now(&self) -> Duration {
+        self.uptime.now()
     }
 
-    /// Replaces `counted` waiting sequences by `now`.
-    pub(super) fn recount(&self, counted: usize, now: usize) {
-        if now >= counted {
-            self.waiting.fetch_add(now - counted, Ordering::SeqCst);
-        } else {
-            self.waiting.fetch_sub(counted - now, Ordering::SeqCst);
-        }
+    /// Takes places in the queue.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        subject: IdentityKey,
+        demand: Demand,
+        deadline: Option<Duration>,
+    ) -> Result<Place, SubmitError> {
+        let arrived = self.now();
+        let queue = &mut lock(&self.board).queue;
+        queue.join(subject, demand, deadline, arrived)?;
+        Ok(Place {
+            shared: Arc::clone(self),
+            subject,
+            demand,
+            arrived,
+        })
     }
 
-    pub(super) fn publish(&self, stats: Stats) {
-        *lock(&self.stats) = stats;
+    /// Counts sequences that are on their way to the thread.
+    pub(super) fn arriving(&self, n: usize) {
+        lock(&self.board).arriving += n;
+    }
+
+    /// Counts them no more: they found no thread.
+    pub(super) fn arrived(&self, n: usize) {
+        lock(&self.board).arriving -= n;
+    }
+
+    /// Shows the counters, in which `arrived` sequences are counted for the first time.
+    pub(super) fn publish(&self, stats: Stats, arrived: usize) {
+        let mut board = lock(&self.board);
+        board.stats = stats;
+        board.arriving -= arrived;
     }
 
     /// The last published counters, with the queue as it is now.
     pub(super) fn stats(&self) -> Stats {
+        let board = lock(&self.board);
         Stats {
-            waiting: self.waiting.load(Ordering::SeqCst),
-            ..*lock(&self.stats)
+            waiting: board.stats.waiting + board.arriving,
+            waiting_tokens: board.queue.taken().tokens,
+            ..board.stats
         }
+    }
+}
+
+/// A request's place in the queue, given back when it is dropped: at its first step, or at its end before that.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    subject: IdentityKey,
+    demand: Demand,
+    arrived: Duration,
+}
+
+impl Place {
+    /// When it was taken.
+    pub(super) fn arrived(&self) -> Duration {
+        self.arrived
+    }
+
+    /// Counts the request's tokens as they turned out to be.
+    pub(super) fn correct(&mut self, tokens: usize) {
+        let queue = &mut lock(&self.shared.board).queue;
+        queue.correct(&mut self.demand, tokens);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let now = self.shared.now();
+        let queue = &mut lock(&self.shared.board).queue;
+        queue.leave(&self.subject, self.demand, now);
     }
 }
 

@@ -6,40 +6,32 @@ mod properties;
 mod tests;
 
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-
-use tokio::sync::mpsc::UnboundedSender;
+use std::time::Duration;
 
 use super::executor::{ExecuteError, Executor};
-use super::request::{EngineError, Event, FinishReason, TokenId, Usage};
-use super::scheduler::{Outcome, Scheduler};
-use super::sequence::{Sequence, SequenceId};
+use super::live::{Live, Requests};
+use super::request::{EngineError, FinishReason, TokenId};
+use super::scheduler::{Outcome, Scheduler, StepPlan};
+use super::sequence::SequenceId;
 use super::shared::{Message, Shared, Submission};
 use super::{EngineConfig, Stats};
-use crate::auth::Permit;
 
 /// Everything that the engine thread owns.
 pub(super) struct Stepper<E> {
     executor: E,
     scheduler: Scheduler,
-    eos: Arc<[TokenId]>,
-    requests: BTreeMap<u64, Live>,
+    requests: Requests,
     inbox: Receiver<Message>,
     shared: Arc<Shared>,
-    /// Waiting sequences that this side has counted into [`Shared`].
-    counted_waiting: usize,
+    /// Sequences taken from the inbox that the published counters do not count yet.
+    arrived: usize,
     stopping: bool,
-}
-
-/// A request that has unfinished sequences.
-struct Live {
-    permit: Permit,
-    events: UnboundedSender<Event>,
-    open: u32,
+    /// Kept from step to step for their memory.
+    plan: StepPlan,
+    outcomes: Vec<Outcome>,
 }
 
 /// Why the loop ended although nobody asked it to.
@@ -62,18 +54,18 @@ impl<E: Executor> Stepper<E> {
         inbox: Receiver<Message>,
         shared: Arc<Shared>,
     ) -> Self {
-        let scheduler = Scheduler::new(executor.capacity(), config);
-        shared.publish(scheduler.stats());
-        let eos = eos.into();
+        let scheduler = Scheduler::new(executor.capacity(), config, eos.into());
+        shared.publish(scheduler.stats(), 0);
         Self {
             executor,
             scheduler,
-            eos,
-            requests: BTreeMap::new(),
+            requests: Requests::default(),
             inbox,
             shared,
-            counted_waiting: 0,
+            arrived: 0,
             stopping: false,
+            plan: StepPlan::default(),
+            outcomes: Vec::new(),
         }
     }
 
@@ -105,15 +97,19 @@ impl<E: Executor> Stepper<E> {
         if self.stopping {
             return Ok(());
         }
-        let plan = self.scheduler.plan();
-        if plan.parts.is_empty() {
+        let now = self.shared.now();
+        self.end_overdue(now);
+        self.scheduler.plan(now, &mut self.plan);
+        if self.plan.parts.is_empty() {
             return self.rest();
         }
+        self.requests.start(&self.plan.admitted);
         self.publish();
-        let sampled = self.executor.run(&plan, self.scheduler.sequences())?;
-        let outcomes = self.scheduler.commit(&plan, &sampled);
+        let sampled = self.executor.run(&self.plan, self.scheduler.sequences())?;
+        self.scheduler
+            .commit(&self.plan, &sampled, &mut self.outcomes);
         self.publish();
-        self.emit(&outcomes);
+        self.emit();
         Ok(())
     }
 
@@ -128,53 +124,51 @@ impl<E: Executor> Stepper<E> {
         !self.stopping
     }
 
-    /// Takes all messages, then ends the requests whose receiver is gone.
     fn take_inbox(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             self.take(message);
-        }
-        let gone = |(&number, live): (&u64, &Live)| live.events.is_closed().then_some(number);
-        let gone: Vec<u64> = self.requests.iter().filter_map(gone).collect();
-        for number in gone {
-            self.cancel(number);
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Submit(submission) => self.add(submission),
-            Message::Finish(id) => {
-                if let Some(usage) = self.scheduler.end(id, FinishReason::Stop) {
-                    self.publish();
-                    self.finish(id, FinishReason::Stop, usage);
-                }
-            }
+            Message::Submit(submission) => self.add(*submission),
+            Message::Finish(id) => self.end(id, FinishReason::Stop),
+            Message::Cancel(number) => self.end_request(number, FinishReason::Cancelled),
             Message::Shutdown => self.stopping = true,
         }
     }
 
-    fn add(
-        &mut self,
-        Submission {
-            number,
+    fn add(&mut self, submission: Submission) {
+        let Submission {
             permit,
-            request,
+            arrival,
+            place,
             events,
-        }: Submission,
-    ) {
-        // Keyed by the operating system's randomness, so unseeded requests get streams that nobody can foresee.
-        let seed = std::hash::RandomState::new().hash_one(number);
-        self.counted_waiting += request.n as usize;
-        self.requests.insert(
-            number,
-            Live {
-                permit,
-                events,
-                open: request.n,
-            },
-        );
-        for sequence in Sequence::all_of(number, request, &self.eos, seed) {
-            self.scheduler.add(sequence);
+        } = submission;
+        self.arrived += arrival.request.n as usize;
+        let live = Live::new(permit, place, events, arrival.request.n);
+        self.requests.insert(arrival.number, live);
+        self.scheduler.add(arrival);
+    }
+
+    /// Ends the requests whose time is over or whose right was taken away.
+    fn end_overdue(&mut self, now: Duration) {
+        for (number, reason) in self.requests.overdue(now) {
+            self.end_request(number, reason);
+        }
+    }
+
+    fn end_request(&mut self, number: u64, reason: FinishReason) {
+        for id in self.requests.sequences_of(number) {
+            self.end(id, reason);
+        }
+    }
+
+    fn end(&mut self, id: SequenceId, reason: FinishReason) {
+        if let Some(usage) = self.scheduler.end(id, reason) {
+            self.publish();
+            self.requests.finish(id, reason, usage);
         }
     }
 
@@ -191,69 +185,22 @@ impl<E: Executor> Stepper<E> {
         Ok(())
     }
 
-    fn emit(&mut self, outcomes: &[Outcome]) {
+    fn emit(&mut self) {
         for &Outcome {
             id,
             token,
             finished,
-        } in outcomes
+        } in &self.outcomes
         {
-            let live = self
-                .requests
-                .get(&id.request)
-                .expect("a sequence's request outlives it. This is a bug.");
-            live.permit.charge(1);
-            // A failed send means that the receiver is gone, which the next step notices.
-            if !matches!(finished, Some((FinishReason::Stop, _))) {
-                let _ = live.events.send(Event::Token {
-                    index: id.index,
-                    id: token,
-                });
-            }
+            let announced = !matches!(finished, Some((FinishReason::Stop, _)));
+            self.requests.token(id, token, announced);
             if let Some((reason, usage)) = finished {
-                self.finish(id, reason, usage);
+                self.requests.finish(id, reason, usage);
             }
         }
         if self.scheduler.is_idle() {
             self.check();
         }
-    }
-
-    /// Announces the end of a sequence. The permit goes back before the request's last event, so that a caller who
-    /// hears the end can start anew at once.
-    fn finish(&mut self, id: SequenceId, reason: FinishReason, usage: Usage) {
-        let event = Event::Finished {
-            index: id.index,
-            reason,
-            usage,
-        };
-        let live = self
-            .requests
-            .get_mut(&id.request)
-            .expect("a sequence's request outlives it. This is a bug.");
-        live.open -= 1;
-        if live.open > 0 {
-            let _ = live.events.send(event);
-        } else if let Some(Live { permit, events, .. }) = self.requests.remove(&id.request) {
-            drop(permit);
-            let _ = events.send(event);
-        }
-    }
-
-    /// Ends all sequences of a request whose receiver is gone.
-    fn cancel(&mut self, number: u64) {
-        let of_it =
-            |sequence: &Sequence| (sequence.id().request == number).then_some(sequence.id());
-        let ids: Vec<SequenceId> = self
-            .scheduler
-            .sequences()
-            .iter()
-            .filter_map(of_it)
-            .collect();
-        for id in ids {
-            self.scheduler.end(id, FinishReason::Cancelled);
-        }
-        self.requests.remove(&number);
     }
 
     /// Fails everything, what is still in the inbox included.
@@ -262,23 +209,21 @@ impl<E: Executor> Stepper<E> {
         self.shared.drain();
         while let Ok(message) = self.inbox.try_recv() {
             if let Message::Submit(submission) = message {
-                self.add(submission);
+                self.add(*submission);
             }
         }
-        // Not one by one: after a panic, the books may be in a state that only throwing them away puts right.
-        self.scheduler.end_all(FinishReason::Aborted);
-        self.publish();
-        for Live { permit, events, .. } in std::mem::take(&mut self.requests).into_values() {
-            drop(permit);
-            let _ = events.send(Event::Failed(error.clone()));
+        // Not one by one: after a panic, the books may be in a state that only throwing them away puts right. What was
+        // used can still be told.
+        for (id, usage) in self.scheduler.end_all(FinishReason::Aborted) {
+            self.requests.settle(id, usage);
         }
+        self.publish();
+        self.requests.fail(&error);
     }
 
     fn publish(&mut self) {
-        let stats = self.scheduler.stats();
-        self.shared.recount(self.counted_waiting, stats.waiting);
-        self.counted_waiting = stats.waiting;
-        self.shared.publish(stats);
+        let arrived = std::mem::take(&mut self.arrived);
+        self.shared.publish(self.scheduler.stats(), arrived);
     }
 
     fn check(&self) {

@@ -62,7 +62,7 @@ async fn blocks_of_a_dropped_generation_are_back_before_the_next_request_ends() 
     let stats = engine.stats();
     assert_eq!(
         (stats.kv_blocks_used, stats.finished_total),
-        (0, [0, 1, 1, 0])
+        (0, [0, 1, 1, 0, 0, 0])
     );
     engine.shutdown();
 }
@@ -111,12 +111,13 @@ async fn the_thread_ends_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn more_sequences_than_can_ever_wait_are_refused_for_good() {
+async fn a_draining_engine_reserves_no_place() {
     let engine = start(FakeModel::new(8, 4));
-    let limit = engine.max_waiting;
-    assert_eq!(engine.would_take(limit), Ok(()));
-    let n = limit + 1;
-    assert_eq!(engine.would_take(n), Err(SubmitError::TooMany { n, limit }));
+    let reserve = |n| {
+        let permit = Permit::for_tests("somebody");
+        engine.reserve(permit, n, 1).map(drop)
+    };
+    assert_eq!(reserve(1), Ok(()));
     engine.drain();
-    assert_eq!(engine.would_take(1), Err(SubmitError::ShuttingDown));
+    assert_eq!(reserve(1), Err(SubmitError::ShuttingDown));
 }

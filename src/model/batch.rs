@@ -5,6 +5,8 @@ use super::{KvCache, MixtralConfig, ModelError};
 /// The arrays of one step. Sequences lie one after another in the flat arrays; nothing is padded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepBatch {
+    /// `[num_copies * 2]` blocks to copy before anything is computed, in this order: source, destination
+    pub block_copies: Vec<u32>,
     /// `[num_tokens]` token ids
     pub input_ids: Vec<u32>,
     /// `[num_tokens]` position of each token in its own sequence

@@ -306,7 +306,10 @@ impl From<PromptError> for ApiError {
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::QueueFull { .. } => {
+            SubmitError::QueueFull { .. }
+            | SubmitError::QueueTokens { .. }
+            | SubmitError::OverShare { .. }
+            | SubmitError::TooLate { .. } => {
                 let message = "The server is full: its waiting queue takes no more requests. Try again shortly.";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
                     .with(RETRY_AFTER, HeaderValue::from_static("1"))

@@ -208,7 +208,7 @@ fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
     };
     let kv_tokens = stats.kv_blocks * stats.block_size;
     let concurrency = kv_tokens as f64 / max_model_len.max(1) as f64;
-    let [stop, length, cancelled, aborted] = stats.finished_total;
+    let [stop, length, cancelled, aborted, _, _] = stats.finished_total;
     // vLLM's words. "repetition" is one of its detectors, which is not ours; it stays at 0 for dashboards.
     let finished = [
         ("stop", stop),
@@ -317,7 +317,7 @@ mod tests {
             preemptions_total: 7,
             prompt_tokens_total: 11,
             generation_tokens_total: 13,
-            finished_total: [1, 2, 3, 4],
+            finished_total: [1, 2, 3, 4, 0, 0],
             ..Stats::default()
         });
         let labels = r#"engine="0",model_name="m""#;

@@ -48,6 +48,7 @@ impl Default for Plan {
             max_num_batched_tokens: 64,
             max_num_seqs: 8,
             max_waiting: 8,
+            ..EngineConfig::default()
         };
         Self {
             reply: REPLY,

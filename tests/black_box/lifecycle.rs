@@ -41,7 +41,7 @@ async fn a_client_that_vanishes_mid_stream_frees_its_blocks() {
     house.idle().await;
     assert_eq!(
         house.engine.stats().finished_total,
-        [0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 0],
         "it was cancelled"
     );
 }
@@ -62,7 +62,7 @@ async fn a_client_that_does_not_wait_for_its_single_body_frees_its_blocks() {
     house.idle().await;
     assert_eq!(
         house.engine.stats().finished_total,
-        [0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 0],
         "it was cancelled"
     );
 }
@@ -73,6 +73,7 @@ async fn a_full_queue_is_503_with_a_time_to_come_back() {
         max_num_batched_tokens: 64,
         max_num_seqs: 1,
         max_waiting: 1,
+        ..EngineConfig::default()
     };
     let house = House::with(Plan {
         engine,

@@ -36,9 +36,7 @@ impl Executor for Parrot {
             std::thread::sleep(self.pace);
         }
         let next = |part: &mixgate::engine::scheduler::Part| {
-            let sequence = sequences
-                .find(part.id)
-                .expect("a planned sequence is known");
+            let sequence = &sequences[part.slot];
             assert_ne!(
                 sequence.sampling().seed,
                 Some(PANIC_SEED),

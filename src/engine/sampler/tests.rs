@@ -3,6 +3,7 @@ mod twin;
 use std::collections::HashSet;
 
 use super::*;
+use crate::engine::fake::sequences;
 use crate::engine::{Request, StopConditions};
 
 const EOS: TokenId = 3;
@@ -25,10 +26,9 @@ fn sequence(
         n: 1,
         sampling,
         until,
+        cache_salt: None,
     };
-    let mut sequence = Sequence::all_of(0, request, &[EOS].into(), 0)
-        .next()
-        .unwrap();
+    let mut sequence = sequences(0, request, EOS).remove(0);
     for &token in output {
         sequence.push(token, usize::MAX);
     }
@@ -102,10 +102,9 @@ fn a_row_without_any_probability_still_does_not_end_a_sequence_early() {
         n: 1,
         sampling: params,
         until,
+        cache_salt: None,
     };
-    let sequence = Sequence::all_of(0, request, &[EOS].into(), 0)
-        .next()
-        .unwrap();
+    let sequence = sequences(0, request, EOS).remove(0);
     assert_eq!(sample(&[f32::NAN; 5], &sequence), 2);
 }
 

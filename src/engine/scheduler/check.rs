@@ -1,10 +1,12 @@
 //! What must be true of a scheduler between two steps.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::Scheduler;
+use super::{Phase, Scheduler};
+use crate::auth::IdentityKey;
 use crate::engine::block_manager::Inconsistent;
-use crate::engine::sequence::{Sequence, SequenceId};
+use crate::engine::fairness::SubjectSlot;
+use crate::engine::sequence::{Sequence, SequenceId, SequenceSlot};
 
 impl Scheduler {
     /// Verifies the books: blocks, queues and sequences agree. It costs a walk over all of them, so the engine asks
@@ -13,35 +15,75 @@ impl Scheduler {
     /// # Errors
     /// [`Broken`] with the first thing that is wrong.
     pub fn check(&self) -> Result<(), Broken> {
-        self.blocks
-            .check(self.sequences.iter().map(Sequence::block_table))?;
-        let mut queued = HashSet::new();
-        for &id in self.running.iter().chain(&self.waiting) {
-            if !queued.insert(id) || self.sequences.find(id).is_none() {
+        let tables = self.sequences.iter().map(|(_, sequence)| sequence);
+        self.blocks.check(tables.map(Sequence::block_table))?;
+        let running: HashSet<SequenceSlot> = self.running.iter().copied().collect();
+        let mut queued = 0;
+        for (slot, sequence) in self.sequences.iter() {
+            let id = sequence.id();
+            let (held, computed) = (sequence.block_table().len(), sequence.num_computed_tokens());
+            let in_queue = self.book.is_queued(sequence.subject, slot);
+            queued += usize::from(in_queue);
+            let (runs, waits) = match sequence.phase {
+                Phase::Running => (true, false),
+                Phase::Waiting => (false, true),
+                Phase::Following => (false, false),
+            };
+            if (running.contains(&slot), in_queue) != (runs, waits) {
                 return Err(Broken::Queues { id });
             }
-        }
-        if let Some(lost) = self
-            .sequences
-            .iter()
-            .find(|sequence| !queued.contains(&sequence.id()))
-        {
-            return Err(Broken::Queues { id: lost.id() });
-        }
-        for &id in &self.waiting {
-            let sequence = &self.sequences[id];
-            if !sequence.block_table().is_empty() || sequence.num_computed_tokens() > 0 {
+            if sequence.phase == Phase::Following && !self.is_followed(slot, sequence) {
+                return Err(Broken::Queues { id });
+            }
+            if !runs && (held > 0 || computed > 0) {
                 return Err(Broken::WaitingWithBlocks { id });
             }
-        }
-        for &id in &self.running {
-            let sequence = &self.sequences[id];
-            let (held, computed) = (sequence.block_table().len(), sequence.num_computed_tokens());
             let fits =
                 self.blocks.blocks_for(computed)..=self.blocks.blocks_for(sequence.tokens().len());
-            if sequence.num_uncomputed_tokens() == 0 || held == 0 || !fits.contains(&held) {
+            if runs && (sequence.num_uncomputed_tokens() == 0 || held == 0 || !fits.contains(&held))
+            {
                 return Err(Broken::BlockTable { id, held, computed });
             }
+        }
+        if running.len() != self.running.len() || queued != self.book.num_waiting() {
+            return Err(Broken::Counts);
+        }
+        self.check_accounts()
+    }
+
+    fn is_followed(&self, slot: SequenceSlot, sequence: &Sequence) -> bool {
+        let leader = sequence
+            .leader
+            .and_then(|(leader, id)| self.sequences.still(leader, id));
+        leader.is_some_and(|leader| leader.followers.contains(&slot))
+    }
+
+    /// What the subjects' and tenants' accounts count is what there is.
+    fn check_accounts(&self) -> Result<(), Broken> {
+        let mut of_subject: HashMap<SubjectSlot, (usize, usize)> = HashMap::new();
+        let mut of_tenant: HashMap<IdentityKey, usize> = HashMap::new();
+        for (_, sequence) in self.sequences.iter() {
+            let counts = of_subject.entry(sequence.subject).or_default();
+            counts.0 += 1;
+            counts.1 += usize::from(sequence.phase == Phase::Running);
+            let held = sequence.block_table().len();
+            if held > 0 {
+                *of_tenant.entry(sequence.standing.tenant).or_default() += held;
+            }
+        }
+        let subjects_agree = of_subject
+            .iter()
+            .all(|(&subject, &counts)| self.book.counts(subject) == counts);
+        if !subjects_agree || of_subject.len() != self.book.num_subjects() {
+            return Err(Broken::Counts);
+        }
+        let quotas_agree = || {
+            let mut held = self.quota.iter();
+            held.all(|(tenant, held)| of_tenant.get(tenant) == Some(&held))
+                && self.quota.iter().count() == of_tenant.len()
+        };
+        if self.quota.is_limited() && !quotas_agree() {
+            return Err(Broken::Counts);
         }
         Ok(())
     }
@@ -53,12 +95,17 @@ pub enum Broken {
     /// Blocks leaked, were freed twice, or are counted wrongly.
     #[error(transparent)]
     Blocks(#[from] Inconsistent),
-    /// A sequence that stands in no queue, or in two, or in one and does not exist.
-    #[error("{id:?} is not in exactly one queue")]
+    /// A sequence that does not stand where its phase says.
+    #[error(
+        "{id:?} is not where it should be: running, queued, or behind the first of its request"
+    )]
     Queues {
         /// The sequence.
         id: SequenceId,
     },
+    /// Queues, subjects or tenants count what is not there.
+    #[error("the counts of queues, subjects or tenants are wrong")]
+    Counts,
     /// A waiting sequence that holds blocks or counts tokens as computed.
     #[error("{id:?} waits and still has computed tokens or blocks")]
     WaitingWithBlocks {

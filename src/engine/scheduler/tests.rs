@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::fake::{EOS, VOCAB, config, request};
+use crate::engine::fake::{EOS, VOCAB, arrival, config, request};
 
 fn scheduler(
     num_blocks: usize,
@@ -13,26 +13,39 @@ fn scheduler(
         num_blocks,
         block_size,
     };
-    Scheduler::new(capacity, &config(budget, max_num_seqs))
+    let config = EngineConfig {
+        prefix_caching: false,
+        ..config(budget, max_num_seqs)
+    };
+    Scheduler::new(capacity, &config, [EOS].into())
 }
 
 /// Adds a sequence of `prompt_len` tokens that generates up to `max_tokens`.
 fn add(scheduler: &mut Scheduler, number: u64, prompt_len: usize, max_tokens: usize) -> SequenceId {
     let request = request(&vec![5; prompt_len], max_tokens);
-    for sequence in Sequence::all_of(number, request, &[EOS].into(), 0) {
-        scheduler.add(sequence);
-    }
+    scheduler.add(arrival(number, request, "somebody"));
     SequenceId {
         request: number,
         index: 0,
     }
 }
 
-/// Plans and commits a step in which everybody generates token 7; returns `(request, start, tokens, due)` per part.
+fn planned(scheduler: &mut Scheduler) -> StepPlan {
+    let mut plan = StepPlan::default();
+    scheduler.plan(Duration::ZERO, &mut plan);
+    plan
+}
+
+/// Commits a step in which everybody generates token 7.
+fn commit(scheduler: &mut Scheduler, plan: &StepPlan) {
+    scheduler.commit(plan, &vec![7; plan.num_due()], &mut Vec::new());
+}
+
+/// Plans and commits a step; returns `(request, start, tokens, due)` per part.
 fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize, bool)> {
-    let plan = scheduler.plan();
+    let plan = planned(scheduler);
     scheduler.check().unwrap();
-    scheduler.commit(&plan, &vec![7; plan.due().count()]);
+    commit(scheduler, &plan);
     scheduler.check().unwrap();
     plan.parts
         .iter()
@@ -114,21 +127,16 @@ fn out_of_blocks_the_newest_is_preempted_and_keeps_its_tokens_and_its_turn() {
     assert_eq!(step(&mut scheduler), [(1, 0, 3, true), (2, 0, 3, true)]);
     assert_eq!(step(&mut scheduler), [(1, 3, 1, true), (2, 3, 1, true)]);
     // Both know five tokens now and want a third block each; there are four in all.
-    let plan = scheduler.plan();
+    let plan = planned(&mut scheduler);
     assert_eq!(plan.preempted, [second]);
-    assert_eq!(
-        plan.parts,
-        [Part {
-            id: first,
-            start: 4,
-            num_tokens: 1,
-            due: true
-        }]
-    );
-    assert_eq!(scheduler.waiting, [second, third]);
-    assert_eq!(scheduler.sequences[second].tokens(), [5, 5, 5, 7, 7]);
+    let of_part = |part: &Part| (part.id, part.start, part.num_tokens, part.due);
+    let parts: Vec<_> = plan.parts.iter().map(of_part).collect();
+    assert_eq!(parts, [(first, 4, 1, true)]);
+    let tokens = |id| scheduler.sequences.find(id).unwrap().tokens();
+    assert_eq!(tokens(second), [5, 5, 5, 7, 7]);
+    assert_eq!(tokens(third), [5]);
     scheduler.check().unwrap();
-    scheduler.commit(&plan, &[7]);
+    commit(&mut scheduler, &plan);
     assert_eq!(step(&mut scheduler), [(1, 5, 1, true)]);
     // The first needs a fourth block for its seventh token and ends with its eighth.
     assert_eq!(step(&mut scheduler), [(1, 6, 1, true)]);
@@ -171,7 +179,7 @@ fn ending_a_sequence_frees_its_blocks_wherever_it_is() {
     let stats = scheduler.stats();
     assert_eq!(
         (stats.kv_blocks_used, stats.finished_total),
-        (0, [1, 0, 1, 0])
+        (0, [1, 0, 1, 0, 0, 0])
     );
     scheduler.check().unwrap();
 }

@@ -5,13 +5,18 @@ mod failures;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::auth::Permit;
+use crate::clock::{ManualUptime, Uptime};
 use crate::engine::fake::{Course, EOS, FakeModel, alone, config, courses, request, seeded};
-use crate::engine::{Engine, Generation, ModelRunner, Request, SamplingParams, StopConditions};
+use crate::engine::{
+    Engine, Event, Generation, ModelRunner, Request, SamplingParams, StopConditions, Usage,
+};
 
 /// An engine whose steps the test takes itself.
 pub(super) struct Bench {
     pub(super) engine: Engine,
     pub(super) stepper: Stepper<ModelRunner<FakeModel>>,
+    pub(super) time: ManualUptime,
 }
 
 impl Bench {
@@ -20,8 +25,14 @@ impl Bench {
     }
 
     fn with(model: FakeModel, config: &EngineConfig) -> Self {
-        let (engine, stepper) = Engine::without_thread(ModelRunner::new(model), config, vec![EOS]);
-        Self { engine, stepper }
+        let (uptime, time) = Uptime::manual();
+        let runner = ModelRunner::new(model);
+        let (engine, stepper) = Engine::without_thread(runner, config, vec![EOS], uptime);
+        Self {
+            engine,
+            stepper,
+            time,
+        }
     }
 
     pub(super) fn submit(&self, request: &Request) -> Generation {
@@ -157,7 +168,7 @@ fn a_cache_that_holds_one_sequence_serves_five() {
     let mut bench = Bench::new(4, 4, &config(64, 8));
     assert_eq!(bench.engine.max_model_len(), 16);
     assert_eq!(bench.run(&requests), expected);
-    assert_eq!(bench.engine.stats().finished_total, [0, 5, 0, 0]);
+    assert_eq!(bench.engine.stats().finished_total, [0, 5, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -108,7 +108,10 @@ impl<D: Decoder> Answer<D> {
             FinishReason::Stop => Finish::Stop,
             FinishReason::Length => Finish::Length,
             // We are still listening, so it was not us who went away: the engine gave up on it.
-            FinishReason::Cancelled | FinishReason::Aborted => {
+            FinishReason::Cancelled
+            | FinishReason::Aborted
+            | FinishReason::DeadlineExceeded
+            | FinishReason::Revoked => {
                 return Change::Failed(ApiError::engine_failed());
             }
         };

@@ -43,7 +43,9 @@ pub(super) async fn complete(
     let app = &shared.app;
     let mut chat = ChatRequest::parse(&body, &app.model)?;
     drop(body);
-    app.engine.would_take(chat.n as usize)?;
+    let identity = permit.identity().clone();
+    // Before the prompt is made: what waits is bounded, and so is the work done for nothing.
+    let place = app.engine.reserve(permit, chat.n, 0)?;
     let prompt = prompt(&shared, std::mem::take(&mut chat.messages)).await?;
 
     let asked = Asked {
@@ -52,11 +54,10 @@ pub(super) async fn complete(
         prompt_tokens: prompt.len(),
         n: chat.n,
     };
-    let identity = permit.identity().clone();
     let request = request::engine_request(chat, prompt, &app.model)?;
     // Counted before the engine has it: shutdown must not find a moment between.
     let in_flight = shared.in_flight.enter();
-    let generation = app.engine.submit(permit, request)?;
+    let generation = place.submit(request)?;
 
     let decoders = (0..asked.n).map(|_| app.text.detokenizer());
     let answer = Answer::new(decoders, &asked.stops, asked.prompt_tokens);

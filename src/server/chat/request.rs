@@ -40,6 +40,7 @@ pub(super) fn engine_request(
             stop_token_ids: chat.stop_token_ids,
             ignore_eos: chat.ignore_eos,
         },
+        cache_salt: None,
     })
 }
 

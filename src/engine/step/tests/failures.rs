@@ -12,7 +12,9 @@ use crate::engine::{Status, SubmitError};
 fn fail_in_the_third_step(mishap: Mishap) -> (Engine, [Generation; 2], Arc<crate::auth::Identity>) {
     let mut model = FakeModel::new(8, 4);
     model.mishap = Some((2, mishap));
-    let Bench { engine, stepper } = Bench::with(model, &config(16, 1));
+    let Bench {
+        engine, stepper, ..
+    } = Bench::with(model, &config(16, 1));
     let permit = Permit::for_tests("somebody");
     let identity = Arc::clone(permit.identity());
     let running = engine
@@ -51,7 +53,7 @@ fn a_step_that_fails_or_panics_fails_every_request_and_the_engine() {
             (stats.running, stats.waiting, stats.kv_blocks_used),
             (0, 0, 0)
         );
-        assert_eq!(stats.finished_total, [0, 0, 0, 3]);
+        assert_eq!(stats.finished_total, [0, 0, 0, 3, 0, 0]);
         assert_eq!(Arc::strong_count(&identity), 1, "the permit is still held");
         let refused = engine
             .submit(Permit::for_tests("late"), request(&[5], 1))
@@ -101,6 +103,7 @@ fn shutdown_in_the_inbox_ends_everything_before_the_next_forward_pass() {
     let Bench {
         engine,
         mut stepper,
+        ..
     } = Bench::new(8, 4, &config(16, 1));
     let mut running = engine
         .submit(Permit::for_tests("somebody"), request(&[5; 3], 9))
@@ -133,7 +136,9 @@ fn shutdown_in_the_inbox_ends_everything_before_the_next_forward_pass() {
 
 #[test]
 fn a_request_lost_between_submission_and_the_end_still_hears_of_it() {
-    let Bench { engine, stepper } = Bench::new(8, 4, &config(16, 1));
+    let Bench {
+        engine, stepper, ..
+    } = Bench::new(8, 4, &config(16, 1));
     let mut generation = engine
         .submit(Permit::for_tests("somebody"), request(&[5; 3], 9))
         .unwrap();

@@ -1,0 +1,238 @@
+//! How a sequence gets its blocks: from the prefix cache, from a sequence of the same request, and from what is free.
+
+use std::time::Duration;
+
+use super::plan::{BlockCopy, StepPlan};
+use super::{Phase, Scheduler, SequenceSlot};
+use crate::engine::block_manager::BlockId;
+use crate::engine::fairness::{Candidate, Turn};
+
+/// A candidate for whom there was no room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stall {
+    slot: SequenceSlot,
+    /// Blocks that were free then.
+    free: usize,
+    /// Blocks that it lacked.
+    lacks: usize,
+}
+
+/// The computed beginning that a sequence need not compute itself.
+struct Head {
+    /// Tokens whose keys and values are there.
+    tokens: usize,
+    /// Whole blocks of them, to be shared.
+    blocks: usize,
+    /// Those of the blocks that nobody holds: taking them takes from what is free.
+    unheld: usize,
+    source: Source,
+}
+
+enum Source {
+    /// Found in the prefix cache, or nothing.
+    Cache,
+    /// The prompt of a sequence of the same request; its last block is copied if it is not full.
+    Leader(SequenceSlot),
+}
+
+impl Scheduler {
+    /// Puts sequences that share a prompt into the queue: the first one leads, the others follow it.
+    pub(super) fn lead(&mut self, slots: &[SequenceSlot]) {
+        let Some((&leader, followers)) = slots.split_first() else {
+            return;
+        };
+        let id = self.sequences[leader].id();
+        for &follower in followers {
+            let sequence = &mut self.sequences[follower];
+            sequence.phase = Phase::Following;
+            sequence.leader = Some((leader, id));
+        }
+        let sequence = &mut self.sequences[leader];
+        sequence.followers = followers.to_vec();
+        sequence.leader = None;
+        self.enqueue(leader);
+    }
+
+    /// The prompt is computed: those that share it may start.
+    pub(super) fn release_followers(&mut self, leader: SequenceSlot) {
+        for follower in std::mem::take(&mut self.sequences[leader].followers) {
+            self.enqueue(follower);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, slot: SequenceSlot) {
+        let sequence = &mut self.sequences[slot];
+        sequence.phase = Phase::Waiting;
+        self.book.enqueue(sequence.subject, sequence.queued(slot));
+    }
+
+    /// The running sequence whose chunk comes next, with its index in `prefilling`.
+    pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
+        let turn = |(at, &slot): (usize, &SequenceSlot)| {
+            let sequence = &self.sequences[slot];
+            // It may have been preempted since it was noted.
+            let runs = sequence.phase == Phase::Running;
+            let turn = self.book.turn(sequence.subject, sequence.queued(slot), now);
+            runs.then_some((turn, at))
+        };
+        self.prefilling.iter().enumerate().filter_map(turn).min()
+    }
+
+    /// The waiting sequence whose turn is next, of those for whom there may be a place.
+    pub(super) fn next_waiting(&self, now: Duration) -> Option<Candidate> {
+        let full = self.is_full();
+        let most_served = if full { self.book.most_served() } else { None };
+        if full && most_served.is_none() {
+            return None;
+        }
+        self.book.next(now, |subject, slot| {
+            // Only who has nothing running may make others give a place up.
+            if most_served.is_some_and(|most| !self.book.must_share(most, subject)) {
+                return false;
+            }
+            // Who is over its own quota holds up nobody else.
+            let sequence = &self.sequences[slot];
+            !self.quota.is_limited()
+                || self.quota.allows(
+                    &sequence.standing.tenant,
+                    self.blocks.blocks_for(sequence.tokens().len()),
+                )
+        })
+    }
+
+    /// Lets a waiting sequence run, if there is room or others must make some. It has blocks for all that it knows then.
+    pub(super) fn admit(&mut self, candidate: Candidate, plan: &mut StepPlan) -> bool {
+        let Candidate { slot, subject, .. } = candidate;
+        let free = self.blocks.num_free();
+        let stalled = |stall: &Stall| stall.slot == slot && free <= stall.free;
+        let (mut head, lacks) = match self.stall.filter(stalled) {
+            Some(stall) => (None, stall.lacks),
+            None => {
+                let head = self.head_of(slot);
+                let lacks = self.lacks(slot, &head);
+                (Some(head), lacks)
+            }
+        };
+        if lacks > 0 || self.is_full() {
+            if !self.displace(candidate, lacks, plan) {
+                self.stall = (lacks > 0).then_some(Stall { slot, free, lacks });
+                return false;
+            }
+            // What the displaced have let go may be part of it.
+            head = None;
+        }
+        let head = head.unwrap_or_else(|| self.head_of(slot));
+        if self.lacks(slot, &head) > 0 {
+            return false;
+        }
+        self.lodge(slot, &head, plan);
+        self.stall = None;
+        self.book.dequeue(subject, slot);
+        self.book.starts(subject);
+        self.running.push(slot);
+        self.sequences[slot].phase = Phase::Running;
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.max_num_seqs
+    }
+
+    /// Blocks that are too few for a sequence that begins with `head`.
+    fn lacks(&self, slot: SequenceSlot, head: &Head) -> usize {
+        let known = self.sequences[slot].tokens().len();
+        let needed = self.blocks.blocks_for(known) - head.blocks + head.unheld;
+        needed.saturating_sub(self.blocks.num_free())
+    }
+
+    /// Gives a sequence blocks for all tokens that it knows, of which `head` need not be computed. Nothing is lacking.
+    fn lodge(&mut self, slot: SequenceSlot, head: &Head, plan: &mut StepPlan) {
+        let known = self.sequences[slot].tokens().len();
+        let mut table = std::mem::take(&mut self.sequences[slot].block_table);
+        match head.source {
+            Source::Cache => {
+                let names = &self.sequences[slot].chain.names()[..head.blocks];
+                self.blocks.adopt(names, &mut table);
+                assert!(self.blocks.grow(&mut table, known), "{COUNTED}");
+            }
+            Source::Leader(leader) => {
+                let theirs = &self.sequences[leader].block_table;
+                for &block in &theirs[..head.blocks] {
+                    self.blocks.share(block, &mut table);
+                }
+                assert!(self.blocks.grow(&mut table, known), "{COUNTED}");
+                if head.tokens > head.blocks * self.blocks.block_size() {
+                    plan.copies.push(BlockCopy {
+                        from: theirs[head.blocks],
+                        to: table[head.blocks],
+                    });
+                }
+            }
+        }
+        self.settle_in(slot, table, head, plan);
+    }
+
+    /// What of the sequence is computed already. At least its last token never is: its logits are wanted.
+    fn head_of(&self, slot: SequenceSlot) -> Head {
+        let block_size = self.blocks.block_size();
+        let sequence = &self.sequences[slot];
+        let mut head = Head {
+            tokens: 0,
+            blocks: 0,
+            unheld: 0,
+            source: Source::Cache,
+        };
+        if self.prefix_caching {
+            let most = (sequence.tokens().len() - 1) / block_size;
+            let names = sequence.chain.names();
+            let found = self.blocks.find(&names[..names.len().min(most)]);
+            head.tokens = found.blocks * block_size;
+            head.blocks = found.blocks;
+            head.unheld = found.unheld;
+        }
+        let shared = sequence.prompt().len() - 1;
+        let leader = sequence.leader.and_then(|(leader, id)| {
+            let sequence = self.sequences.still(leader, id)?;
+            let ready = sequence.num_computed_tokens() >= shared;
+            (sequence.phase == Phase::Running && ready).then_some(leader)
+        });
+        match leader {
+            Some(leader) if shared > head.tokens => Head {
+                tokens: shared,
+                blocks: shared / block_size,
+                unheld: 0,
+                source: Source::Leader(leader),
+            },
+            _ => head,
+        }
+    }
+
+    /// Enters what a sequence was given into the books.
+    fn settle_in(
+        &mut self,
+        slot: SequenceSlot,
+        table: Vec<BlockId>,
+        head: &Head,
+        plan: &mut StepPlan,
+    ) {
+        let sequence = &mut self.sequences[slot];
+        self.quota.take(sequence.standing.tenant, table.len());
+        sequence.block_table = table;
+        sequence.num_computed_tokens = head.tokens;
+        sequence.published_blocks = head.blocks;
+        if sequence.cached_tokens.is_some() {
+            // It comes back from a preemption: what it is given again is not served twice.
+            return;
+        }
+        sequence.cached_tokens = Some(head.tokens);
+        let prompt = sequence.prompt().len();
+        self.book.serve(sequence.subject, prompt - head.tokens, 0);
+        plan.admitted.push(sequence.id());
+        if sequence.leader.is_none() && self.prefix_caching {
+            self.totals.prefix_queries_total += prompt as u64;
+            self.totals.prefix_hits_total += head.tokens as u64;
+        }
+    }
+}
+
+const COUNTED: &str = "the blocks were counted before. This is a bug.";

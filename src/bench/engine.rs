@@ -57,15 +57,13 @@ impl<E: Executor> Executor for Timed<E> {
         sequences: &Sequences,
     ) -> Result<Vec<TokenId>, ExecuteError> {
         let begun = self.start.elapsed();
-        let is_decode = plan
-            .parts
-            .iter()
-            .all(|part| part.due && part.num_tokens == 1);
+        let sequences_run = plan.parts.len();
+        let is_decode = plan.num_tokens() == sequences_run && plan.num_due() == sequences_run;
         let sampled = self.executor.run(plan, sequences)?;
         self.log.steps().push(Step {
             begun,
             ended: self.start.elapsed(),
-            sequences: plan.parts.len(),
+            sequences: sequences_run,
             tokens: sampled.len(),
             is_decode,
         });
@@ -336,6 +334,7 @@ fn request(prompt: Arc<[TokenId]>, output_len: usize) -> Request {
             stop_token_ids: Vec::new(),
             ignore_eos: true,
         },
+        cache_salt: None,
     }
 }
 

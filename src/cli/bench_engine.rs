@@ -12,7 +12,7 @@ use super::startup::shell_word;
 use super::{Failure, serve};
 use crate::bench::engine::{Admission, Row, Timed, Workload, measure};
 use crate::bench::machine::Machine;
-use crate::config::{Args, Config, Origin};
+use crate::config::{Args, Config, Origin, Setting};
 use crate::engine::{Engine, EngineConfig};
 use crate::telemetry;
 
@@ -101,26 +101,32 @@ fn check_length(typed: &BenchEngine, limit: usize) -> Result<(), Failure> {
         .usage())
 }
 
-/// Limits that nobody chose give way to the largest batch: it is to be measured at once, not in turns.
+/// Limits that nobody chose give way to the largest batch: it is to be measured at once, not in turns, and prompts are
+/// to be in soon, so that it decodes together for a while.
 fn widen(config: &mut Config, typed: &BenchEngine) {
     let most = typed.batch.iter().max().map_or(1, |&batch| batch as usize);
-    let chosen = |name| *config.origin(name) != Origin::Default;
-    let [seqs, waiting, budget] =
-        ["max_num_seqs", "max_waiting", "max_num_batched_tokens"].map(chosen);
-    let EngineConfig {
-        max_num_batched_tokens,
-        max_num_seqs,
-        max_waiting,
-        ..
-    } = &mut config.engine;
-    if !seqs {
-        *max_num_seqs = most.max(*max_num_seqs);
+    let is_free = |name| Setting::named(name).is_none() || *config.origin(name) == Origin::Default;
+    let free = ["max_num_seqs", "max_waiting", "max_waiting_per_subject"].map(is_free);
+    let free_budgets = ["max_num_batched_tokens", "max_prefill_tokens"].map(is_free);
+    let engine = &mut config.engine;
+    let limits = [
+        &mut engine.max_num_seqs,
+        &mut engine.max_waiting,
+        &mut engine.max_waiting_per_subject,
+    ];
+    for (limit, _) in limits.into_iter().zip(free).filter(|(_, free)| *free) {
+        *limit = most.max(*limit);
     }
-    if !waiting {
-        *max_waiting = most.max(*max_waiting);
-    }
-    if !budget {
-        *max_num_batched_tokens = most.max(BUDGET);
+    let budgets = [
+        &mut engine.max_num_batched_tokens,
+        &mut engine.max_prefill_tokens,
+    ];
+    for (budget, _) in budgets
+        .into_iter()
+        .zip(free_budgets)
+        .filter(|(_, free)| *free)
+    {
+        *budget = most.max(BUDGET);
     }
 }
 
@@ -186,12 +192,14 @@ fn document(
         "output_len": typed.output_len,
         "seed": typed.seed,
         "max_num_batched_tokens": config.engine.max_num_batched_tokens,
+        "max_prefill_tokens": config.engine.max_prefill_tokens,
         "max_num_seqs": config.engine.max_num_seqs,
+        "prefix_caching": config.engine.prefix_caching,
         "block_size": config.model.block_size,
         "kv_cache_tokens": facts.kv_cache_tokens,
         "rows": rows,
     })
 }
 
-/// Tokens per step unless told otherwise: prompts are in soon, so that the whole batch decodes together for a while.
+/// Tokens per step unless told otherwise.
 const BUDGET: usize = 8192;

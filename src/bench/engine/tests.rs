@@ -81,6 +81,7 @@ async fn a_run_gives_every_token_of_every_request() {
         max_num_batched_tokens: 64,
         max_num_seqs: 8,
         max_waiting: 8,
+        ..EngineConfig::default()
     };
     let engine = Engine::start(timed, config, vec![2]);
     let admission = Admission::new().unwrap();

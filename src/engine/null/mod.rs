@@ -86,7 +86,7 @@ impl<P: Pace> Executor for NullModel<P> {
             .map(|roofline| self.pace.now() + roofline.step_time(plan));
         let sampled = plan
             .due()
-            .map(|part| self.next(&sequences[part.id]))
+            .map(|part| self.next(&sequences[part.slot]))
             .collect();
         if let Some(deadline) = deadline {
             self.pace.wait_until(deadline);

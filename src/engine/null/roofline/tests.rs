@@ -1,22 +1,24 @@
 //! The roofline against tables that were computed apart from this code, from the same formulas.
 
 use super::*;
+use crate::engine::fake;
 use crate::engine::scheduler::Part;
-use crate::engine::sequence::SequenceId;
+use crate::engine::sequence::{SequenceId, Sequences};
 use Precision::{Bf16, Fp8, Int8, Q4K, W4a16};
 
 /// Sequences with tokens `start..start + num_tokens` each to compute, all of them due a token.
 fn plan(sequences: u64, start: usize, num_tokens: usize) -> StepPlan {
+    let mut slots = Sequences::default();
     let part = |request| Part {
         id: SequenceId { request, index: 0 },
+        slot: slots.insert(fake::sequences(request, fake::request(&[5], 1), 0).remove(0)),
         start,
         num_tokens,
         due: true,
     };
-    StepPlan {
-        parts: (0..sequences).map(part).collect(),
-        ..StepPlan::default()
-    }
+    let mut plan = StepPlan::default();
+    plan.parts.extend((0..sequences).map(part));
+    plan
 }
 
 /// `sequences` that decode their 1,024th token.

@@ -12,7 +12,8 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
-//! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves.
+//! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves. [`bench`] stands
+//! beside the server and measures.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@
 //! - A sequence's tokens are the same alone, batched, chunked and preempted, bit for bit.
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

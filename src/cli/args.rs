@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args as _, FromArgMatches, Subcommand, ValueHint, value_parser,
+};
 
+use super::bench_engine::BenchEngine;
 use super::token_command::TokenCommand;
-use crate::config::{self, DefaultValue, Env, Setting, TABLE};
+use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
 /// A command, with what only it takes.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(super) enum Command {
     ConfigCheck,
     ConfigInit,
     Token(TokenCommand),
+    BenchEngine(BenchEngine),
 }
 
 /// Understands a command line, the program's own name first.
@@ -41,6 +45,10 @@ pub(super) fn parse(
         "serve" => Command::Serve,
         "demo" => Command::Demo,
         "routes" => Command::Routes,
+        "bench" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::BenchEngine(BenchEngine::from_arg_matches(leaf)?)
+        }
         "config" => {
             let (name, below) = below
                 .subcommand()
@@ -108,6 +116,7 @@ pub(super) fn command_line() -> clap::Command {
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
             configuration(),
+            bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
         ])
 }
@@ -137,6 +146,21 @@ fn configuration() -> clap::Command {
                 .about("Say whether `serve` would accept the configuration"),
             clap::Command::new("init").about("Print a mixgate.toml with every setting explained"),
         ])
+}
+
+fn bench() -> clap::Command {
+    let engine = BenchEngine::augment_args(clap::Command::new("engine"))
+        .about("Measure the engine without HTTP, over batch sizes")
+        .after_long_help(BENCH_ENGINE_EXAMPLES);
+    let of_engine = |setting: &Setting| {
+        matches!(setting.group, Group::Model | Group::Engine | Group::Logging)
+            && !NOT_FOR_BENCH.contains(&setting.name)
+    };
+    clap::Command::new("bench")
+        .about("Measure")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([with_settings(engine, of_engine)])
 }
 
 fn with_settings(command: clap::Command, wanted: impl Fn(&Setting) -> bool) -> clap::Command {
@@ -192,6 +216,16 @@ fn path_in(matches: &ArgMatches) -> Option<PathBuf> {
 const CONFIG: &str = "config";
 const ORIGIN: &str = "origin";
 const DEMO_SETTINGS: [&str; 4] = ["model", "served_model_name", "chat_template", "log_level"];
+
+const NOT_FOR_BENCH: [&str; 2] = ["served_model_name", "chat_template"];
+
+const BENCH_ENGINE_EXAMPLES: &str = "\
+Limits on sequences and tokens per step grow with the largest batch unless they are set.
+
+Examples:
+  mixgate bench engine --batch 1,8,32 --prompt-len 128 --output-len 64
+  mixgate bench engine --model null:mixtral-8x7b
+  mixgate bench engine --model null:mixtral-8x7b@a100-w4a16 --batch 64 --json a100.json";
 
 const SERVE: &str = "\
 Serve a model until SIGTERM or Ctrl-C.

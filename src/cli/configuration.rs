@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use super::loading::null_cache;
 use super::{Failure, rooms};
 use crate::clock::Clock;
-use crate::config::{Args, Config, template};
+use crate::config::{Args, Config, Model, template};
 
 /// Prints the configuration in force.
 pub(super) fn show(args: &Args, origins: bool, out: &mut dyn Write) -> Result<(), Failure> {
@@ -18,6 +19,9 @@ pub(super) fn check(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     // Not the built-in one: checking makes no key.
     if config.has_issuers() {
         rooms::gate(&config, Clock::system())?;
+    }
+    if let Model::Null(name) = config.model.source {
+        null_cache(name)?;
     }
     let read = config
         .file

@@ -4,11 +4,13 @@
 //! of the server are put together.
 
 mod args;
+mod bench_engine;
 mod configuration;
 mod demo;
 mod drain;
 mod failure;
 mod http;
+mod loading;
 mod rooms;
 mod routes;
 mod serve;
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::ConfigShow { origins } => configuration::show(&args, origins, out),
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
+        Command::BenchEngine(typed) => bench_engine::run(&typed, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

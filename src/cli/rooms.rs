@@ -1,6 +1,5 @@
 //! Where the parts of a server are put together: gate, model, engine, listener, in this order.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,30 +7,20 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Failure;
+use super::loading::{ModelFacts, load};
 use super::startup::{Facts, mint_command};
 use super::token::{self, MintArgs};
 use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
-use crate::config::{Args, Config, ModelSettings, Origin};
-use crate::engine::{Capacity, Engine, Executor, ModelRunner, PagedMixtral};
-use crate::model::{KvCache, LoadOptions, Mixtral, MixtralConfig, ModelError, ModelFiles};
-use crate::server::{App, ModelCard, SamplingDefaults, Server};
+use crate::config::{Args, Config, Origin};
+use crate::engine::{Capacity, Engine, Executor};
+use crate::server::{App, ModelCard, Server};
 use crate::telemetry::Secret;
-use crate::text::{TextFiles, TextModel};
 
 /// The rooms behind the door: a gate, a loaded model, a running engine.
 pub(super) struct Rooms {
     app: App,
     model: ModelFacts,
-}
-
-/// What the start-up screen tells of the model, which the engine owns by then.
-struct ModelFacts {
-    parameters: u64,
-    dtype: &'static str,
-    device: String,
-    kv_cache_tokens: usize,
-    kv_cache_bytes: usize,
 }
 
 impl Rooms {
@@ -43,50 +32,9 @@ impl Rooms {
         config.check_exposure()?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
-        let text = text(config)?;
-
-        let model = Mixtral::load(
-            &config.model.source,
-            LoadOptions {
-                max_num_batched_tokens: config.engine.max_num_batched_tokens,
-                max_logit_rows: config.engine.max_num_seqs,
-            },
-        )
-        .map_err(|error| unloadable(&error))?;
-        let shape = model.config();
-        if text.vocab_size() > shape.vocab_size {
-            return Err(Failure::new(format!(
-                "the tokenizer has {} tokens, the model {}",
-                text.vocab_size(),
-                shape.vocab_size
-            ))
-            .hint("tokenizer.json and config.json must come from the same checkpoint"));
-        }
-        let context = context(&config.model, shape)?;
-        let bytes_per_token = KvCache::bytes_per_token(shape);
-        let block_size = config.model.block_size;
-        let num_blocks = config
-            .model
-            .kv_cache
-            .blocks(bytes_per_token, context, block_size);
-        let facts = ModelFacts {
-            parameters: shape.num_parameters(),
-            dtype: model.dtype(),
-            device: model.device(),
-            kv_cache_tokens: num_blocks * block_size,
-            kv_cache_bytes: num_blocks * block_size * bytes_per_token,
-        };
-        let generation = model.generation().clone();
-        let executor = ModelRunner::new(
-            PagedMixtral::new(model, num_blocks, block_size, context)
-                .map_err(|error| failure("cannot make room for the KV cache", &error))?,
-        );
-        let Capacity { vocab_size, .. } = executor.capacity();
-        let mut eos = generation.eos_token_ids;
-        if eos.is_empty() {
-            eos.push(text.eos());
-        }
-        let engine = Engine::start(executor, config.engine.clone(), eos);
+        let loaded = load(config)?;
+        let Capacity { vocab_size, .. } = loaded.executor.capacity();
+        let engine = Engine::start(loaded.executor, config.engine.clone(), loaded.eos);
 
         let model = ModelCard {
             id: config.model.served_model_name.clone(),
@@ -94,22 +42,17 @@ impl Rooms {
             owned_by: "mixgate".to_owned(),
             max_model_len: engine.max_model_len(),
             vocab_size,
-            sampling: SamplingDefaults {
-                temperature: generation.temperature,
-                top_p: generation.top_p,
-                top_k: generation.top_k,
-                ..SamplingDefaults::default()
-            },
+            sampling: loaded.sampling,
         };
         Ok(Self {
             app: App {
                 engine,
                 gate,
-                text: Arc::new(text),
+                text: Arc::new(loaded.text),
                 model,
                 clock,
             },
-            model: facts,
+            model: loaded.facts,
         })
     }
 
@@ -158,6 +101,7 @@ impl Listening {
             mint: minting(config, args),
             kv_cache_tokens: self.model.kv_cache_tokens,
             kv_cache_bytes: self.model.kv_cache_bytes,
+            caution: self.model.caution.clone(),
             max_model_len: self.max_model_len,
             load,
             address: self.address(),
@@ -211,48 +155,6 @@ pub(super) fn mint(config: &Config, subject: &str, ttl: &str) -> Result<Secret<S
     token
         .map(Secret::new)
         .map_err(|error| Failure::of(&error).hint_if(error.hint()))
-}
-
-/// The tokenizer and the way to lay out a chat.
-fn text(config: &Config) -> Result<TextModel, Failure> {
-    let files = ModelFiles::open(&config.model.source).map_err(|error| unloadable(&error))?;
-    let operators = match &config.model.chat_template {
-        None => None,
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(format!("cannot read the chat template {}", path.display()))
-                .caused_by(&error)
-        })?),
-    };
-    let files = TextFiles {
-        tokenizer: &files.tokenizer,
-        tokenizer_config: files.tokenizer_config.as_deref(),
-        chat_template: operators.as_deref().or(files.chat_template.as_deref()),
-    };
-    TextModel::new(&files).map_err(|error| failure("cannot use the model's tokenizer", &error))
-}
-
-fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::new(message).caused_by(error)
-}
-
-fn unloadable(error: &ModelError) -> Failure {
-    let gone =
-        matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
-    failure("cannot load the model", error).hint_if(gone.then_some(
-        "the model in the binary is called seedling; --model takes that or a checkpoint folder",
-    ))
-}
-
-/// Longest sequence that the operator wants and the model can do.
-fn context(settings: &ModelSettings, shape: &MixtralConfig) -> Result<usize, Failure> {
-    let limit = shape.max_position_embeddings;
-    match settings.max_model_len {
-        Some(given) if given > limit => Err(Failure::new(format!(
-            "max_model_len is {given}, the model's context is {limit}"
-        ))
-        .hint(format!("leave it out, or give at most {limit}"))),
-        given => Ok(given.unwrap_or(limit)),
-    }
 }
 
 /// The command that mints a token for this server, if it has the built-in issuer.

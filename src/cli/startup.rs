@@ -32,6 +32,8 @@ pub(super) struct Facts {
     pub kv_cache_tokens: usize,
     /// Size of the KV cache.
     pub kv_cache_bytes: usize,
+    /// What a reader must know before believing an answer or a number.
+    pub caution: Option<String>,
     /// Longest prompt and completion together.
     pub max_model_len: usize,
     /// From the start of the process to now.
@@ -51,8 +53,14 @@ impl Facts {
             self.dtype,
             self.device
         )];
-        let shown = if self.issuers.len() > MAX_ISSUERS {
-            MAX_ISSUERS - 1
+        lines.extend(
+            self.caution
+                .iter()
+                .map(|caution| format!("  null      {caution}")),
+        );
+        let room = MAX_ISSUERS - self.caution.iter().len();
+        let shown = if self.issuers.len() > room {
+            room - 1
         } else {
             self.issuers.len()
         };
@@ -110,6 +118,7 @@ impl Facts {
             "issuers": issuers,
             "kv_cache_tokens": self.kv_cache_tokens,
             "kv_cache_bytes": self.kv_cache_bytes,
+            "caution": self.caution,
             "max_model_len": self.max_model_len,
             "load_seconds": (self.load.as_secs_f64() * 1000.0).round() / 1000.0,
         });

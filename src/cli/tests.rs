@@ -32,6 +32,7 @@ fn short_help_fits_a_screen_of_24_by_80() {
         &["token", "mint", "-h"],
         &["demo", "-h"],
         &["config", "-h"],
+        &["bench", "engine", "-h"],
     ] {
         let text = help(words);
         assert!(
@@ -134,4 +135,38 @@ fn config_show_takes_every_setting_and_origin() {
     let (command, args) = typed(&["config", "show", "--origin", "--port", "9"]).unwrap();
     assert!(matches!(command, Command::ConfigShow { origins: true }));
     assert_eq!(args.typed["port"], "9");
+}
+
+#[test]
+fn bench_engine_takes_its_own_flags_and_those_of_model_and_engine() {
+    let words = [
+        "bench",
+        "engine",
+        "--batch",
+        "1,8",
+        "--model",
+        "null:mixtral-8x7b",
+        "--max-num-seqs=4",
+    ];
+    let (command, args) = typed(&words).unwrap();
+    let Command::BenchEngine(bench) = command else {
+        panic!("{command:?}")
+    };
+    assert_eq!(
+        (bench.batch, bench.prompt_len, bench.output_len),
+        (vec![1, 8], 1024, 256)
+    );
+    assert_eq!(args.typed["model"], "null:mixtral-8x7b");
+    assert_eq!(args.typed["max_num_seqs"], "4");
+    for wrong in [
+        &["--batch", "0"][..],
+        &["--batch", ""],
+        &["--prompt-len=0"],
+        &["--port=1"],
+    ] {
+        assert!(
+            typed(&[&["bench", "engine"], wrong].concat()).is_err(),
+            "{wrong:?}"
+        );
+    }
 }

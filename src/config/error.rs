@@ -34,6 +34,7 @@ pub enum ConfigError {
         given: String,
         wanted: &'static str,
         origin: Origin,
+        hint: Option<String>,
     },
     /// Two settings that exclude each other, at the same layer.
     #[error("{one} and {other} exclude each other (from {one_origin} and {other_origin})")]
@@ -74,6 +75,23 @@ impl ConfigError {
             given,
             wanted: setting.wanted,
             origin,
+            hint: None,
+        }
+    }
+
+    /// The same for a value of the right kind, `text`, of which more may be known.
+    pub(super) fn wrong_text(
+        setting: &'static Setting,
+        text: &str,
+        given: String,
+        origin: Origin,
+    ) -> Self {
+        Self::Wrong {
+            name: setting.name,
+            given,
+            wanted: setting.wanted,
+            origin,
+            hint: (setting.hint)(text),
         }
     }
 
@@ -118,7 +136,8 @@ impl ConfigError {
                  --allow-public-builtin-issuer lets tokens of this machine's own key in"
                     .to_owned(),
             ),
-            Self::Wrong { .. } | Self::FileUnreadable { .. } | Self::Syntax { .. } => None,
+            Self::Wrong { hint, .. } => hint.clone(),
+            Self::FileUnreadable { .. } | Self::Syntax { .. } => None,
         }
     }
 

@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, closest};
 use super::layers::{Args, CONFIG, quoted};
+use super::model::Model;
 use super::settings::{Setting, TABLE};
-use super::value::{SEEDLING, TomlKind};
+use super::value::TomlKind;
 
 #[cfg(test)]
 mod tests;
@@ -170,7 +171,7 @@ impl File {
 
     /// A path in a file is meant from the file's folder, wherever the server is started.
     pub(super) fn relative(&self, setting: &Setting, text: Option<String>) -> Option<String> {
-        let is_name = setting.name == "model" && text.as_deref() == Some(SEEDLING);
+        let is_name = setting.name == "model" && text.as_deref().is_some_and(Model::is_name);
         if !setting.is_path || is_name {
             return text;
         }

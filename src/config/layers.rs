@@ -225,7 +225,7 @@ fn check(
             text: Some(text.to_owned()),
             origin,
         }),
-        None => Err(ConfigError::wrong(setting, given, origin)),
+        None => Err(ConfigError::wrong_text(setting, text, given, origin)),
     }
 }
 

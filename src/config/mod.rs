@@ -12,6 +12,7 @@ mod error;
 mod exposure;
 mod file;
 mod layers;
+mod model;
 mod settings;
 mod show;
 mod value;
@@ -23,13 +24,13 @@ use std::path::PathBuf;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
-use crate::model::ModelSource;
 use crate::server::ServerConfig;
 
 pub use env::Env;
 pub use error::ConfigError;
 pub use exposure::check_exposure;
 pub use layers::{Args, Origin};
+pub use model::Model;
 pub use settings::{DefaultValue, Group, Setting, TABLE};
 pub use show::template;
 pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
@@ -58,8 +59,8 @@ pub struct Config {
 /// Which model to serve and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSettings {
-    /// Where the weights come from.
-    pub source: ModelSource,
+    /// Where the weights come from, if there are any.
+    pub source: Model,
     /// The name that clients ask for.
     pub served_model_name: String,
     /// A chat template that replaces the model's own.
@@ -149,7 +150,7 @@ impl Config {
             model: ModelSettings {
                 served_model_name: settings
                     .served_model_name
-                    .unwrap_or_else(|| name_of(&settings.model)),
+                    .unwrap_or_else(|| settings.model.name()),
                 source: settings.model,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),
@@ -207,19 +208,5 @@ impl Config {
     /// Where the value of a setting comes from.
     pub fn origin(&self, name: &str) -> &Origin {
         self.layers.origin(name)
-    }
-}
-
-/// `seedling`, or the last component of the folder.
-fn name_of(source: &ModelSource) -> String {
-    match source {
-        ModelSource::Seedling => "seedling".to_owned(),
-        ModelSource::Folder(path) => {
-            let full = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            full.file_name().map_or_else(
-                || "model".to_owned(),
-                |name| name.to_string_lossy().into_owned(),
-            )
-        }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::layers::Layers;
+use super::model::Model;
 use super::value::{ByteSize, LogFilter, LogFormat, Period, TomlKind, Value};
-use crate::model::ModelSource;
 
 /// What is known about a setting before anybody gave it a value.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Setting {
     pub(super) kinds: &'static [TomlKind],
     /// The value in TOML's notation, if the text is one.
     pub(super) check: fn(&str) -> Option<String>,
+    /// What to do about a text that is no value.
+    pub(super) hint: fn(&str) -> Option<String>,
 }
 
 impl Setting {
@@ -149,14 +151,17 @@ macro_rules! settings {
             wanted: <$type as Value>::WANTED,
             kinds: <$type as Value>::KINDS,
             check: |text| <$type as Value>::parse(text).map(|value| value.toml()),
+            hint: <$type as Value>::hint,
         },)+];
     };
 }
 
 settings! {
     /// Name or checkpoint folder
-    /// The only name is "seedling", the model inside the binary. A folder is laid out as on Hugging Face.
-    model: ModelSource { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
+    /// "seedling" is the model inside the binary. A folder is laid out as on Hugging Face.
+    /// null:mixtral-8x7b answers at once and computes nothing; null:mixtral-8x7b@a100-w4a16 takes the time that such a
+    /// device would need.
+    model: Model { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
 
     /// Name that clients ask for
     served_model_name: Option<String> {

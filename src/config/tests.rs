@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::model::ModelSource;
 
 /// Arguments with a file called `mixgate.toml`, an environment and flags.
 pub(super) fn args<const E: usize, const F: usize>(
@@ -63,7 +64,7 @@ fn every_default_is_a_value_of_its_setting() {
 #[test]
 fn the_defaults_are_those_of_the_manual() {
     let config = load("", [("HOME", "/home/you")], []).unwrap();
-    assert_eq!(config.model.source, ModelSource::Seedling);
+    assert_eq!(config.model.source, Model::Real(ModelSource::Seedling));
     assert_eq!(config.model.served_model_name, "seedling");
     assert_eq!(config.model.kv_cache, KvCache::Auto);
     assert_eq!(config.server.host.to_string(), "127.0.0.1");
@@ -290,7 +291,7 @@ fn relative_paths_in_a_file_start_at_its_folder_and_the_seedling_is_no_path() {
     let config = Config::load(&args_).unwrap();
     assert_eq!(
         config.model.source,
-        ModelSource::Folder(folder.path().join("models/mine"))
+        Model::Real(ModelSource::Folder(folder.path().join("models/mine")))
     );
     assert_eq!(config.model.served_model_name, "mine");
     assert_eq!(
@@ -299,12 +300,41 @@ fn relative_paths_in_a_file_start_at_its_folder_and_the_seedling_is_no_path() {
     );
     assert_eq!(
         load("model = \"seedling\"", [], []).unwrap().model.source,
-        ModelSource::Seedling
+        Model::Real(ModelSource::Seedling)
     );
     let typed = load("", [], [("model", "models/mine")]).unwrap();
     assert_eq!(
         typed.model.source,
-        ModelSource::Folder("models/mine".into())
+        Model::Real(ModelSource::Folder("models/mine".into()))
+    );
+}
+
+#[test]
+fn a_null_model_is_a_name_in_a_file_too_and_served_under_what_stands_after_the_colon() {
+    let text = "null:mixtral-8x7b@a100-w4a16";
+    for config in [
+        load(&format!("model = \"{text}\""), [], []).unwrap(),
+        load("", [], [("model", text)]).unwrap(),
+    ] {
+        let name = crate::engine::null::NullName::parse("mixtral-8x7b@a100-w4a16").unwrap();
+        assert_eq!(config.model.source, Model::Null(name));
+        assert_eq!(config.model.served_model_name, "mixtral-8x7b@a100-w4a16");
+        assert!(
+            config
+                .show(false)
+                .contains(&format!("model = \"{text}\"\n"))
+        );
+    }
+}
+
+#[test]
+fn a_null_model_that_does_not_exist_is_refused_with_those_that_do() {
+    let refused = load("", [], [("model", "null:mixtral-9x7b")]);
+    assert_eq!(
+        complaint(refused),
+        "model is \"null:mixtral-9x7b\", wanted \"seedling\", a checkpoint folder or \
+         null:SHAPE[@DEVICE-PRECISION] (from --model)\n\
+         hint: there is no shape \"mixtral-9x7b\"; there are mixtral-8x7b, mixtral-8x22b"
     );
 }
 

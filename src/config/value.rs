@@ -5,8 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::ModelSource;
-
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +21,11 @@ pub(super) trait Value: Sized {
 
     /// The value that `text` says.
     fn parse(text: &str) -> Option<Self>;
+
+    /// What to do about `text`, which is no value, where more can be said than [`Value::WANTED`] does.
+    fn hint(_text: &str) -> Option<String> {
+        None
+    }
 
     /// The value in TOML's notation.
     fn toml(&self) -> String;
@@ -68,26 +71,6 @@ impl LogFilter {
     /// The filter as `tracing_subscriber::EnvFilter` reads it.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Value for ModelSource {
-    const WANTED: &'static str = "\"seedling\" or a checkpoint folder";
-    const IS_PATH: bool = true;
-
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "" => None,
-            SEEDLING => Some(Self::Seedling),
-            folder => Some(Self::Folder(PathBuf::from(folder))),
-        }
-    }
-
-    fn toml(&self) -> String {
-        match self {
-            Self::Seedling => quoted(SEEDLING),
-            Self::Folder(path) => quoted(&path.to_string_lossy()),
-        }
     }
 }
 
@@ -346,12 +329,9 @@ fn digits(text: &str) -> Option<&str> {
 }
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
-
-/// The name of the model in the binary.
-pub(super) const SEEDLING: &str = "seedling";
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 

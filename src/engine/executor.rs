@@ -19,6 +19,21 @@ pub trait Executor: Send {
     -> Result<Vec<TokenId>, ExecuteError>;
 }
 
+/// So that which kind of model runs can be decided at run time.
+impl<E: Executor + ?Sized> Executor for Box<E> {
+    fn capacity(&self) -> Capacity {
+        (**self).capacity()
+    }
+
+    fn run(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        (**self).run(plan, sequences)
+    }
+}
+
 /// The sizes of a model and its KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {

@@ -7,6 +7,7 @@
 pub mod block_manager;
 pub mod executor;
 pub mod fairness;
+pub mod null;
 pub mod philox;
 pub mod prefix_cache;
 pub mod queue;

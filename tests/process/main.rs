@@ -11,5 +11,6 @@ mod fields;
 mod harness;
 mod idle;
 mod leaks;
+mod null;
 mod paste;
 mod serve;

@@ -13,6 +13,7 @@ pub(in crate::cli) fn facts() -> Facts {
         mint: Some("mixgate token mint".to_owned()),
         kv_cache_tokens: 32768,
         kv_cache_bytes: 96 << 20,
+        caution: None,
         max_model_len: 2048,
         load: Duration::from_millis(412),
         address: "127.0.0.1:8000".parse().unwrap(),
@@ -50,9 +51,17 @@ fn the_screen_has_at_most_twelve_lines_however_many_issuers_there_are() {
         let issuers = (0..count)
             .map(|i| issuer(&format!("https://id{i}.example/")))
             .collect();
-        let screen = Facts { issuers, ..facts() }.screen();
+        let mut facts = Facts { issuers, ..facts() };
+        let screen = facts.screen();
         assert!(screen.lines().count() <= 12, "{screen}");
         assert_eq!(screen.contains("more issuers"), count > 6, "{screen}");
+        facts.caution = Some("computes nothing".to_owned());
+        let screen = facts.screen();
+        assert!(screen.lines().count() <= 12, "{screen}");
+        assert!(
+            screen.contains("\n  null      computes nothing\n"),
+            "{screen}"
+        );
     }
 }
 

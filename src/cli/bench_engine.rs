@@ -1,0 +1,205 @@
+//! `mixgate bench engine`: the engine without HTTP, over batch sizes; a table, and JSON on request.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use super::loading::{self, ModelFacts};
+use super::startup::shell_word;
+use super::{Failure, serve};
+use crate::bench::engine::{Admission, Row, Timed, Workload, measure};
+use crate::bench::machine::Machine;
+use crate::config::{Args, Config, Origin, Setting};
+use crate::engine::{Engine, EngineConfig};
+use crate::telemetry;
+
+/// What can be typed after `mixgate bench engine`, settings aside.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct BenchEngine {
+    /// How many requests at once: one run for each
+    #[arg(
+        long,
+        value_name = "N,N,…",
+        value_delimiter = ',',
+        default_value = "1,8,32,64,128,256,1024",
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    pub batch: Vec<u32>,
+    /// Tokens of each prompt; no two prompts are alike
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_len: u32,
+    /// Tokens that each request generates
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_len: u32,
+    /// Makes the prompts: the same seed, the same prompts
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Also write the results to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Measures, row by row.
+pub(super) fn run(typed: &BenchEngine, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut config = Config::load(args)?;
+    telemetry::init(&config.log);
+    widen(&mut config, typed);
+    let loaded = loading::load(&config)?;
+    let words = loading::plain_words(&loaded.text);
+    if words.is_empty() {
+        return Err(Failure::new(
+            "the tokenizer has no plain words to make prompts of",
+        ));
+    }
+    let prompts = (loaded.text.bos(), &words[..]);
+    let (executor, log) = Timed::new(loaded.executor);
+    let engine = Engine::start(executor, config.engine.clone(), loaded.eos);
+    check_length(typed, engine.max_model_len())?;
+    let admission = Admission::new().map_err(|error| Failure::of(&error))?;
+    let runtime = serve::runtime()?;
+
+    write!(out, "{}", title(typed, &config, &loaded.facts))?;
+    writeln!(out, "{HEADER}")?;
+    let mut rows = Vec::new();
+    for &batch in &typed.batch {
+        let workload = Workload {
+            batch: batch as usize,
+            prompt_len: typed.prompt_len as usize,
+            output_len: typed.output_len as usize,
+            seed: typed.seed,
+        };
+        let row = runtime
+            .block_on(measure(&engine, &log, &admission, prompts, workload))
+            .map_err(|error| Failure::of(&error))?;
+        writeln!(out, "{}", line(&row))?;
+        out.flush()?;
+        rows.push(row);
+    }
+    engine.shutdown();
+    match &typed.json {
+        None => Ok(()),
+        Some(path) => {
+            let text = format!("{:#}\n", document(typed, &config, &loaded.facts, &rows));
+            fs::write(path, text).map_err(|error| {
+                Failure::new(format!("cannot write {}", path.display())).caused_by(&error)
+            })
+        }
+    }
+}
+
+fn check_length(typed: &BenchEngine, limit: usize) -> Result<(), Failure> {
+    let needed = typed.prompt_len as usize + typed.output_len as usize;
+    if needed <= limit {
+        return Ok(());
+    }
+    let message = format!("a request needs {needed} tokens of context, at most {limit} fit");
+    Err(Failure::new(message)
+        .hint("choose a smaller --prompt-len or --output-len")
+        .usage())
+}
+
+/// Limits that nobody chose give way to the largest batch: it is to be measured at once, not in turns, and prompts are
+/// to be in soon, so that it decodes together for a while.
+fn widen(config: &mut Config, typed: &BenchEngine) {
+    let most = typed.batch.iter().max().map_or(1, |&batch| batch as usize);
+    let is_free = |name| Setting::named(name).is_none() || *config.origin(name) == Origin::Default;
+    let free = ["max_num_seqs", "max_waiting", "max_waiting_per_subject"].map(is_free);
+    let free_budgets = ["max_num_batched_tokens", "max_prefill_tokens"].map(is_free);
+    let engine = &mut config.engine;
+    let limits = [
+        &mut engine.max_num_seqs,
+        &mut engine.max_waiting,
+        &mut engine.max_waiting_per_subject,
+    ];
+    for (limit, _) in limits.into_iter().zip(free).filter(|(_, free)| *free) {
+        *limit = most.max(*limit);
+    }
+    let budgets = [
+        &mut engine.max_num_batched_tokens,
+        &mut engine.max_prefill_tokens,
+    ];
+    for (budget, _) in budgets
+        .into_iter()
+        .zip(free_budgets)
+        .filter(|(_, free)| *free)
+    {
+        *budget = most.max(BUDGET);
+    }
+}
+
+fn title(typed: &BenchEngine, config: &Config, facts: &ModelFacts) -> String {
+    let EngineConfig {
+        max_num_batched_tokens,
+        max_num_seqs,
+        ..
+    } = config.engine;
+    let mut text = format!(
+        "{}  ·  {}  ·  {} prompt tokens, {} generated\n",
+        config.model.served_model_name, facts.device, typed.prompt_len, typed.output_len
+    );
+    if let Some(caution) = &facts.caution {
+        text += &format!("  null      {caution}\n");
+    }
+    text + &format!(
+        "  limits    {max_num_batched_tokens} tokens per step, {max_num_seqs} sequences, {} tokens of KV cache\n",
+        facts.kv_cache_tokens
+    )
+}
+
+const HEADER: &str = "  batch  decoding  decode tok/s  step ms   p99  host µs   p99  TTFT ms     p99  all tok/s  preempted";
+
+fn line(row: &Row) -> String {
+    let decode = &row.decode;
+    format!(
+        "  {:5}  {:8}  {:12.0}  {:7.2} {:5.2}  {:7.1} {:5.0}  {:7.1} {:7.1}  {:9.0}  {:9}",
+        row.batch,
+        decode.sequences,
+        decode.tokens_per_second,
+        decode.step_ms.p50,
+        decode.step_ms.p99,
+        decode.host_us.p50,
+        decode.host_us.p99,
+        row.ttft_ms.p50,
+        row.ttft_ms.p99,
+        row.output_tokens_per_second,
+        row.preemptions,
+    )
+}
+
+fn document(
+    typed: &BenchEngine,
+    config: &Config,
+    facts: &ModelFacts,
+    rows: &[Row],
+) -> serde_json::Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let words = std::env::args().skip(1).map(|word| shell_word(&word));
+    let command: Vec<String> = std::iter::once("mixgate".to_owned()).chain(words).collect();
+    json!({
+        "benchmark": "engine",
+        "version": env!("CARGO_PKG_VERSION"),
+        "unix_seconds": now.unwrap_or_default().as_secs(),
+        "command": command.join(" "),
+        "machine": Machine::this(),
+        "model": config.model.served_model_name,
+        "caution": facts.caution,
+        "dtype": facts.dtype,
+        "device": facts.device,
+        "prompt_len": typed.prompt_len,
+        "output_len": typed.output_len,
+        "seed": typed.seed,
+        "max_num_batched_tokens": config.engine.max_num_batched_tokens,
+        "max_prefill_tokens": config.engine.max_prefill_tokens,
+        "max_num_seqs": config.engine.max_num_seqs,
+        "prefix_caching": config.engine.prefix_caching,
+        "block_size": config.model.block_size,
+        "kv_cache_tokens": facts.kv_cache_tokens,
+        "rows": rows,
+    })
+}
+
+/// Tokens per step unless told otherwise.
+const BUDGET: usize = 8192;

@@ -1,0 +1,233 @@
+//! From the name of a model to something that carries out plans: one function per kind of model.
+
+use std::io::ErrorKind;
+
+use super::Failure;
+use crate::config::{Config, KvCache, Model, ModelSettings};
+use crate::engine::null::{Card, NullModel, NullName, RealPace};
+use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
+use crate::model::{self, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::server::SamplingDefaults;
+use crate::text::{TextFiles, TextModel};
+
+/// A model, ready for the engine to take.
+pub(super) struct Loaded {
+    /// Carries out the engine's plans.
+    pub executor: Box<dyn Executor>,
+    /// Its tokenizer and its way to lay out a chat.
+    pub text: TextModel,
+    /// Tokens that end a sequence; never empty.
+    pub eos: Vec<TokenId>,
+    /// What it proposes for sampling.
+    pub sampling: SamplingDefaults,
+    /// What there is to tell of it.
+    pub facts: ModelFacts,
+}
+
+/// What the start-up screen tells of the model, which the engine owns by then.
+pub(super) struct ModelFacts {
+    /// Weights; of a null model, those that it stands for.
+    pub parameters: u64,
+    /// How they are stored.
+    pub dtype: &'static str,
+    /// Where it runs.
+    pub device: String,
+    /// Size of the KV cache.
+    pub kv_cache_tokens: usize,
+    /// Size of the KV cache; of a null model, what it would be.
+    pub kv_cache_bytes: usize,
+    /// What a reader must know before believing an answer or a number.
+    pub caution: Option<String>,
+}
+
+/// Loads the model that the configuration names.
+///
+/// # Errors
+/// What is missing, broken or too large.
+pub(super) fn load(config: &Config) -> Result<Loaded, Failure> {
+    match &config.model.source {
+        Model::Real(source) => real(config, source),
+        Model::Null(name) => null(&config.model, *name),
+    }
+}
+
+/// A checkpoint, or the model in the binary.
+fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
+    let settings = &config.model;
+    let text = text(settings, source)?;
+    let options = LoadOptions {
+        max_num_batched_tokens: config.engine.max_num_batched_tokens,
+        max_logit_rows: config.engine.max_num_seqs,
+    };
+    let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
+    let shape = model.config();
+    if text.vocab_size() > shape.vocab_size {
+        return Err(Failure::new(format!(
+            "the tokenizer has {} tokens, the model {}",
+            text.vocab_size(),
+            shape.vocab_size
+        ))
+        .hint("tokenizer.json and config.json must come from the same checkpoint"));
+    }
+    let context = context(settings, shape.max_position_embeddings)?;
+    let bytes_per_token = model::KvCache::bytes_per_token(shape);
+    let block_size = settings.block_size;
+    let num_blocks = settings
+        .kv_cache
+        .blocks(bytes_per_token, context, block_size);
+    let facts = ModelFacts {
+        parameters: shape.num_parameters(),
+        dtype: model.dtype(),
+        device: model.device(),
+        kv_cache_tokens: num_blocks * block_size,
+        kv_cache_bytes: num_blocks * block_size * bytes_per_token,
+        caution: None,
+    };
+    let generation = model.generation().clone();
+    let executor = ModelRunner::new(
+        PagedMixtral::new(model, num_blocks, block_size, context)
+            .map_err(|error| failure("cannot make room for the KV cache", &error))?,
+    );
+    let mut eos = generation.eos_token_ids;
+    if eos.is_empty() {
+        eos.push(text.eos());
+    }
+    Ok(Loaded {
+        executor: Box::new(executor),
+        text,
+        eos,
+        sampling: SamplingDefaults {
+            temperature: generation.temperature,
+            top_p: generation.top_p,
+            top_k: generation.top_k,
+            ..SamplingDefaults::default()
+        },
+        facts,
+    })
+}
+
+/// A model that computes nothing. It reads and speaks the seedling's tokens.
+fn null(settings: &ModelSettings, name: NullName) -> Result<Loaded, Failure> {
+    if cfg!(not(feature = "seedling")) {
+        return Err(Failure::new(
+            "a null model speaks the seedling's tokens, which this binary does not have",
+        )
+        .hint("build it with the `seedling` feature"));
+    }
+    let fits = null_cache(name)?;
+    let text = text(settings, &ModelSource::Seedling)?;
+    let sizes = name.shape.sizes();
+    let context = context(settings, name.shape.context())?;
+    let bytes_per_token = sizes.kv_bytes_per_token() as usize;
+    let kv_cache = match settings.kv_cache {
+        KvCache::Auto => {
+            KvCache::Tokens(fits.unwrap_or_else(|| context.saturating_mul(NULL_CONTEXTS)))
+        }
+        given => given,
+    };
+    let block_size = settings.block_size;
+    let num_blocks = kv_cache.blocks(bytes_per_token, context, block_size);
+    let capacity = Capacity {
+        vocab_size: text.vocab_size(),
+        max_model_len: context,
+        num_blocks,
+        block_size,
+    };
+    let executor = NullModel::new(name, capacity, plain_words(&text), RealPace::default());
+    Ok(Loaded {
+        executor: Box::new(executor),
+        eos: vec![text.eos()],
+        text,
+        sampling: SamplingDefaults::default(),
+        facts: ModelFacts {
+            parameters: sizes.num_parameters(),
+            dtype: name.on.map_or("none", |(_, precision)| precision.name()),
+            device: "no device".to_owned(),
+            kv_cache_tokens: num_blocks * block_size,
+            kv_cache_bytes: num_blocks * block_size * bytes_per_token,
+            caution: Some(caution(name)),
+        },
+    })
+}
+
+/// Tokens of cache that a null model's card has room for.
+///
+/// # Errors
+/// If the card cannot run it.
+pub(super) fn null_cache(name: NullName) -> Result<Option<usize>, Failure> {
+    name.kv_cache_tokens()
+        .map_err(|error| Failure::of(&error).hint(error.hint()))
+}
+
+fn caution(name: NullName) -> String {
+    let pace = match name.on {
+        None => "at once".to_owned(),
+        Some((card, _)) => format!("in the least time of {}", pace_of(card)),
+    };
+    format!("computes nothing: arbitrary words, {pace}")
+}
+
+fn pace_of(card: Card) -> String {
+    let source = match card.measured() {
+        None => "datasheet",
+        Some(_) => "measured",
+    };
+    let terabytes = card.rates().bytes_per_second / 1e12;
+    format!("{} ({terabytes} TB/s, {source})", card.title())
+}
+
+/// Tokens that are a space and small letters: each is text by itself, none is a control token.
+pub(super) fn plain_words(text: &TextModel) -> Vec<TokenId> {
+    let is_word = |id: &TokenId| {
+        let letters = text.token_bytes(*id).strip_prefix(b" ");
+        letters.is_some_and(|word| {
+            word.iter().all(u8::is_ascii_lowercase) && (2..).contains(&word.len())
+        })
+    };
+    let size = TokenId::try_from(text.vocab_size()).unwrap_or(TokenId::MAX);
+    (0..size).filter(is_word).collect()
+}
+
+/// The tokenizer and the way to lay out a chat.
+fn text(settings: &ModelSettings, source: &ModelSource) -> Result<TextModel, Failure> {
+    let files = ModelFiles::open(source).map_err(|error| unloadable(&error))?;
+    let operators = match &settings.chat_template {
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read the chat template {}", path.display()))
+                .caused_by(&error)
+        })?),
+    };
+    let files = TextFiles {
+        tokenizer: &files.tokenizer,
+        tokenizer_config: files.tokenizer_config.as_deref(),
+        chat_template: operators.as_deref().or(files.chat_template.as_deref()),
+    };
+    TextModel::new(&files).map_err(|error| failure("cannot use the model's tokenizer", &error))
+}
+
+fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::new(message).caused_by(error)
+}
+
+fn unloadable(error: &ModelError) -> Failure {
+    let gone =
+        matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
+    failure("cannot load the model", error).hint_if(gone.then_some(
+        "the model in the binary is called seedling; --model takes that or a checkpoint folder",
+    ))
+}
+
+/// Longest sequence that the operator wants and the model can do.
+fn context(settings: &ModelSettings, limit: usize) -> Result<usize, Failure> {
+    match settings.max_model_len {
+        Some(given) if given > limit => Err(Failure::new(format!(
+            "max_model_len is {given}, the model's context is {limit}"
+        ))
+        .hint(format!("leave it out, or give at most {limit}"))),
+        given => Ok(given.unwrap_or(limit)),
+    }
+}
+
+/// Full contexts that a null model holds which no card limits: 2 M tokens of Mixtral 8x7B.
+const NULL_CONTEXTS: usize = 64;

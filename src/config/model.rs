@@ -1,0 +1,74 @@
+//! What `--model` may name: a model with weights, or one that computes nothing.
+
+use std::path::PathBuf;
+
+use super::value::{Value, quoted};
+use crate::engine::null::NullName;
+use crate::model::ModelSource;
+
+/// What is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Model {
+    /// A model with weights.
+    Real(ModelSource),
+    /// A null model: it answers without computing.
+    Null(NullName),
+}
+
+impl Model {
+    /// What to call it if the operator does not say: `seedling`, the last component of the folder, or what stands
+    /// after `null:`.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Real(ModelSource::Seedling) => SEEDLING.to_owned(),
+            Self::Real(ModelSource::Folder(path)) => {
+                let full = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                full.file_name().map_or_else(
+                    || "model".to_owned(),
+                    |name| name.to_string_lossy().into_owned(),
+                )
+            }
+            Self::Null(name) => name.to_string(),
+        }
+    }
+
+    /// Whether `text` names a model rather than a folder.
+    pub(super) fn is_name(text: &str) -> bool {
+        text == SEEDLING || text.starts_with(NULL)
+    }
+}
+
+impl Value for Model {
+    const WANTED: &'static str =
+        "\"seedling\", a checkpoint folder or null:SHAPE[@DEVICE-PRECISION]";
+    const IS_PATH: bool = true;
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" => None,
+            SEEDLING => Some(Self::Real(ModelSource::Seedling)),
+            text => match text.strip_prefix(NULL) {
+                Some(name) => NullName::parse(name).ok().map(Self::Null),
+                None => Some(Self::Real(ModelSource::Folder(PathBuf::from(text)))),
+            },
+        }
+    }
+
+    fn hint(text: &str) -> Option<String> {
+        let name = text.strip_prefix(NULL)?;
+        NullName::parse(name).err().map(|error| error.to_string())
+    }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::Real(ModelSource::Seedling) => quoted(SEEDLING),
+            Self::Real(ModelSource::Folder(path)) => quoted(&path.to_string_lossy()),
+            Self::Null(name) => quoted(&format!("{NULL}{name}")),
+        }
+    }
+}
+
+/// The name of the model in the binary.
+const SEEDLING: &str = "seedling";
+/// What a null model's name begins with. A folder of that name is reached as `./null:…`.
+const NULL: &str = "null:";

@@ -141,7 +141,9 @@ fn null(settings: &ModelSettings, name: NullName) -> Result<Loaded, Failure> {
         sampling: SamplingDefaults::default(),
         facts: ModelFacts {
             parameters: sizes.num_parameters(),
-            dtype: name.on.map_or("none", |(_, precision)| precision.name()),
+            dtype: name
+                .on
+                .map_or("no weights", |(_, precision)| precision.name()),
             device: "no device".to_owned(),
             kv_cache_tokens: num_blocks * block_size,
             kv_cache_bytes: num_blocks * block_size * bytes_per_token,

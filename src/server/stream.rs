@@ -4,38 +4,40 @@
 //! first event is a plain HTTP error; what fails later is an event with `error` in it, and then no `[DONE]`.
 //! Dropping the response drops the engine's events, which ends the work.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
-use serde::Serialize;
-use tokio::time::timeout;
+use futures_util::{FutureExt, stream};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::engine::Event;
 
 use super::ApiError;
-use super::chat::{
-    Answer, Change, Decoder, Envelope, Events, Finish, Record, StreamOptions, WireUsage,
-};
+use super::chat::{Answer, Change, Decoder, Envelope, Events, Record, StreamOptions};
+use frames::Frames;
+
+mod frames;
 
 /// A stream of chunks in the making.
 pub(super) struct Chunks<E, D> {
     events: E,
     answer: Answer<D>,
-    envelope: Envelope,
     options: StreamOptions,
     record: Record,
     /// Which completions have sent their role.
     spoken: Vec<bool>,
-    /// Made and not yet sent.
-    frames: VecDeque<Bytes>,
+    frames: Frames,
     /// No event will be read any more.
     over: bool,
+    /// When the last event came, and the timer that looks how long ago that is. One timer for the whole stream, which
+    /// looks once per interval: setting one per token would cost more than the token.
+    heard: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<E: Events, D: Decoder> Chunks<E, D> {
@@ -50,12 +52,13 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
         Self {
             events,
             answer,
-            envelope,
             options,
             record,
             spoken,
-            frames: VecDeque::new(),
+            frames: Frames::new(envelope, options),
             over: false,
+            heard: Instant::now(),
+            timer: None,
         }
     }
 
@@ -65,9 +68,9 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
     /// # Errors
     /// The failure, if it is the first thing that happens.
     pub(super) async fn into_response(mut self, ping: Duration) -> Result<Response, ApiError> {
-        match timeout(ping, self.events.next()).await {
-            Err(_elapsed) => self.frames.push_back(PING),
-            Ok(first) => self.absorb(first)?,
+        match self.next_event(ping).await {
+            None => self.frames.raw(PING),
+            Some(first) => self.absorb(first)?,
         }
         let frames = stream::unfold(self, move |mut chunks| async move {
             let frame = chunks.next_frame(ping).await?;
@@ -82,23 +85,60 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
         Ok((headers, Body::from_stream(frames)).into_response())
     }
 
-    /// The next bytes to send; `None` at the end.
+    /// The next bytes to send, of all events that are there; `None` at the end.
     async fn next_frame(&mut self, ping: Duration) -> Option<Bytes> {
-        loop {
-            if let Some(frame) = self.frames.pop_front() {
-                return Some(frame);
-            }
+        while self.frames.len() == 0 {
             if self.over {
                 return None;
             }
-            match timeout(ping, self.events.next()).await {
-                Err(_elapsed) => return Some(PING),
-                Ok(event) => {
-                    if let Err(error) = self.absorb(event) {
-                        self.frames.push_back(frame(&error.body()));
+            match self.next_event(ping).await {
+                None => self.frames.raw(PING),
+                Some(event) => self.take(event),
+            }
+            // A stream that falls behind catches up in larger pieces.
+            while !self.over && self.frames.len() < LARGE {
+                let Some(event) = self.events.next().now_or_never() else {
+                    break;
+                };
+                self.take(event);
+            }
+        }
+        Some(self.frames.take())
+    }
+
+    /// The next event; `None` after a silence of `ping`.
+    async fn next_event(&mut self, ping: Duration) -> Option<Option<Event>> {
+        let heard = &mut self.heard;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(*heard + ping)));
+        let mut event = pin!(self.events.next());
+        loop {
+            tokio::select! {
+                biased;
+                event = &mut event => {
+                    *heard = Instant::now();
+                    return Some(event);
+                }
+                () = &mut *timer => {
+                    let now = Instant::now();
+                    let silent = now - *heard >= ping;
+                    if silent {
+                        *heard = now;
+                    }
+                    timer.as_mut().reset(*heard + ping);
+                    if silent {
+                        return None;
                     }
                 }
             }
+        }
+    }
+
+    /// As [`Self::absorb`]; a failure becomes an event of its own.
+    fn take(&mut self, event: Option<Event>) {
+        if let Err(error) = self.absorb(event) {
+            self.frames.event(&error.body());
         }
     }
 
@@ -124,7 +164,8 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
                 if !text.is_empty() || !self.spoken[index as usize] {
                     self.content(index, &text);
                 }
-                self.chunk(&[Choice::new(index, Delta::default(), Some(finish))]);
+                let usage = || self.answer.usage().into();
+                self.frames.finish(index, finish, usage);
             }
             Change::Failed(error) => {
                 self.over = true;
@@ -135,9 +176,9 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
         if self.answer.is_over() {
             self.over = true;
             if self.options.include_usage {
-                self.chunk(&[]);
+                self.frames.usage(self.answer.usage().into());
             }
-            self.frames.push_back(DONE);
+            self.frames.raw(DONE);
             self.record
                 .done(self.answer.usage(), self.answer.first_finish());
         }
@@ -146,82 +187,15 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
 
     fn content(&mut self, index: u32, text: &str) {
         let first = !std::mem::replace(&mut self.spoken[index as usize], true);
-        let delta = Delta {
-            role: first.then_some("assistant"),
-            content: Some(text),
-        };
-        self.chunk(&[Choice::new(index, delta, None)]);
-    }
-
-    /// Queues a chunk; without choices it is the one that carries the usage.
-    fn chunk(&mut self, choices: &[Choice<'_>]) {
-        let counted = self.options.continuous_usage_stats || choices.is_empty();
-        let usage = match (counted, self.options.include_usage) {
-            (true, _) => Some(Some(self.answer.usage().into())),
-            (false, true) => Some(None),
-            (false, false) => None,
-        };
-        let chunk = Chunk {
-            id: &self.envelope.id,
-            object: "chat.completion.chunk",
-            created: self.envelope.created,
-            model: &self.envelope.model,
-            choices,
-            usage,
-        };
-        let bytes = frame(&chunk);
-        self.frames.push_back(bytes);
+        let usage = || self.answer.usage().into();
+        self.frames.content(index, first, text, usage);
     }
 }
 
-#[derive(Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    choices: &'a [Choice<'a>],
-    /// Absent, `null` or counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<WireUsage>>,
-}
-
-#[derive(Serialize)]
-struct Choice<'a> {
-    index: u32,
-    delta: Delta<'a>,
-    logprobs: Option<()>,
-    finish_reason: Option<&'static str>,
-}
-
-impl<'a> Choice<'a> {
-    fn new(index: u32, delta: Delta<'a>, finish: Option<Finish>) -> Self {
-        Self {
-            index,
-            delta,
-            logprobs: None,
-            finish_reason: finish.map(Finish::word),
-        }
-    }
-}
-
-#[derive(Serialize, Default)]
-struct Delta<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
-}
-
-/// One event. JSON has no raw line breaks, so one `data:` line holds it.
-fn frame(value: &impl Serialize) -> Bytes {
-    let json = serde_json::to_string(value)
-        .expect("these types have string keys and finite numbers. This is a bug.");
-    Bytes::from(format!("data: {json}\n\n"))
-}
-
-const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
-const PING: Bytes = Bytes::from_static(b": ping\n\n");
+const DONE: &[u8] = b"data: [DONE]\n\n";
+const PING: &[u8] = b": ping\n\n";
+/// 16 KiB, hyper's own idea of a large piece.
+const LARGE: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -107,7 +107,9 @@ async fn frames(response: Response) -> Vec<Value> {
         .map(Result::unwrap)
         .collect()
         .await;
-    chunks.iter().map(|bytes| value(bytes)).collect()
+    let text = String::from_utf8(chunks.concat()).unwrap();
+    let frames = text.split_inclusive("\n\n");
+    frames.map(|frame| value(frame.as_bytes())).collect()
 }
 
 fn value(frame: &[u8]) -> Value {

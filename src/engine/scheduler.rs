@@ -121,6 +121,7 @@ impl Scheduler {
         self.book = self.book.emptied();
         self.quota = self.quota.emptied();
         self.stall = None;
+        self.totals.prefix_evictions_total += self.blocks.evictions();
         self.blocks = BlockManager::new(self.blocks.num_blocks(), self.blocks.block_size());
         used
     }
@@ -184,7 +185,7 @@ impl Scheduler {
             kv_blocks: self.blocks.num_blocks(),
             block_size: self.blocks.block_size(),
             subjects: self.book.num_subjects(),
-            prefix_evictions_total: self.blocks.evictions(),
+            prefix_evictions_total: self.totals.prefix_evictions_total + self.blocks.evictions(),
             ..self.totals
         }
     }

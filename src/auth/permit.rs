@@ -83,6 +83,12 @@ impl Permit {
         let identity = Identity::of_tenant_for_tests(subject, tenant);
         Self::new(Arc::new(identity), Share::default(), Some(meter))
     }
+
+    /// The same, with another share.
+    #[cfg(test)]
+    pub(crate) fn sharing(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
 }
 
 /// How much of the machine a caller may have when others want it too, as the operator's configuration says. Nothing

@@ -5,7 +5,8 @@ use super::{KvCache, MixtralConfig, ModelError};
 /// The arrays of one step. Sequences lie one after another in the flat arrays; nothing is padded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepBatch {
-    /// `[num_copies * 2]` blocks to copy before anything is computed, in this order: source, destination
+    /// `[num_copies * 2]` blocks to copy before anything is computed, one after the other: source, destination. A
+    /// sequence that goes on from another's prompt in its own way gets its own copy of the last block so.
     pub block_copies: Vec<u32>,
     /// `[num_tokens]` token ids
     pub input_ids: Vec<u32>,
@@ -41,6 +42,7 @@ impl StepBatch {
         cache: &KvCache,
     ) -> Result<(), ModelError> {
         self.check_lengths(limits)?;
+        self.check_copies(cache)?;
         for (at, &id) in self.input_ids.iter().enumerate() {
             if id as usize >= config.vocab_size {
                 return Err(wrong(format!(
@@ -105,6 +107,31 @@ impl StepBatch {
             return Err(wrong(format!(
                 "cu_seqlens_q must ascend from 0 to {tokens}"
             )));
+        }
+        Ok(())
+    }
+
+    /// A block may be copied to more than once, or copied from after it was copied to: only the order counts.
+    fn check_copies(&self, cache: &KvCache) -> Result<(), ModelError> {
+        let (pairs, unpaired) = self.block_copies.as_chunks::<2>();
+        if !unpaired.is_empty() {
+            return Err(wrong(format!(
+                "block_copies has {} entries, expected pairs",
+                self.block_copies.len()
+            )));
+        }
+        for &[from, to] in pairs {
+            for block in [from, to] {
+                if block as usize >= cache.num_blocks() {
+                    return Err(wrong(format!(
+                        "block_copies names block {block}; the cache has {}",
+                        cache.num_blocks()
+                    )));
+                }
+            }
+            if from == to {
+                return Err(wrong(format!("block_copies copies block {from} to itself")));
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::testing::{Part, Sequence, load, run};
+use super::testing::{Part, Sequence, load, run, run_after_copies};
 use super::{KvCache, Mixtral};
 
 #[test]
@@ -125,12 +125,63 @@ fn a_preempted_prompt_computes_the_same_bits_again_in_a_used_cache() {
     });
 }
 
+#[test]
+fn a_prompt_that_another_computed_and_went_on_from_gives_the_bits_of_computing_it_alone() {
+    each_prompt(|model, prompt, expected| {
+        let len = prompt.ids.len();
+        for (block_size, shared) in [(16, len / 2), (7, len - 1), (5, 3), (1, len / 3)] {
+            if shared == 0 || shared >= len {
+                continue;
+            }
+            let backwards: Vec<u32> = prompt.ids.iter().rev().copied().collect();
+            // The first goes on from the shared beginning in its own way.
+            let first = Prompt {
+                ids: [&prompt.ids[..shared], &backwards].concat(),
+                ..Prompt::default()
+            }
+            .in_order(block_size);
+            // Whole blocks of the beginning stand in both tables; one that is not full is copied.
+            let full = shared / block_size;
+            let foreign = first.blocks.len() as u32;
+            let mut second = prompt.in_order(block_size);
+            for block in &mut second.blocks[full..] {
+                *block += foreign;
+            }
+            let copies = match shared.is_multiple_of(block_size) {
+                true => Vec::new(),
+                false => vec![first.blocks[full], second.blocks[full]],
+            };
+            let blocks = foreign as usize + second.blocks.len();
+            let mut cache = model.new_cache(blocks, block_size).unwrap();
+            // What will be copied to holds another's keys.
+            let before = Sequence {
+                ids: backwards,
+                blocks: (foreign..blocks as u32).collect(),
+            };
+            run(model, &mut cache, &[before], &[whole(prompt)]);
+            let sequences = [first, second];
+            // Before the copy it has written beyond the shared tokens, and it goes on to in the same step.
+            let ahead = shared + 1;
+            run(model, &mut cache, &sequences, &[vec![(0, 0..ahead)]]);
+            let mut logits = vec![Vec::new(); 2];
+            let parts = [(0, ahead..ahead + 1), (1, shared..len)];
+            run_after_copies(model, &mut cache, &sequences, &parts, &copies, &mut logits);
+            assert_eq!(
+                logits[1],
+                expected[shared..],
+                "blocks of {block_size}, {shared} of {len} tokens shared"
+            );
+        }
+    });
+}
+
 struct Golden {
     name: String,
     folder: PathBuf,
     prompts: Vec<Prompt>,
 }
 
+#[derive(Default)]
 struct Prompt {
     ids: Vec<u32>,
     /// Positions whose logits are recorded.

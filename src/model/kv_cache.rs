@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{MixtralConfig, ModelError};
+use crate::ops;
 
 /// Paged keys and values, one pair of tensors per layer. Which block belongs to whom is the engine's business.
 ///
@@ -86,6 +87,18 @@ impl KvCache {
     /// Tokens per block.
     pub fn block_size(&self) -> usize {
         self.block_size
+    }
+
+    /// Copies whole blocks in every layer, in order: source, destination, source, ….
+    pub(super) fn copy_blocks(&mut self, copies: &[u32]) -> Result<(), ModelError> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        for LayerCache { k, v } in &self.layers {
+            ops::copy_blocks(copies, k)?;
+            ops::copy_blocks(copies, v)?;
+        }
+        Ok(())
     }
 
     pub(super) fn layers(&self) -> &[LayerCache] {

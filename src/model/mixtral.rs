@@ -139,17 +139,18 @@ impl Mixtral {
         KvCache::new(&self.config, num_blocks, block_size, &self.device)
     }
 
-    /// Computes one step: writes every token's key and value into `cache` and returns the logits of
-    /// `batch.logit_rows`.
+    /// Computes one step: copies `batch.block_copies` within `cache`, writes every token's key and value into it and
+    /// returns the logits of `batch.logit_rows`.
     ///
     /// # Errors
-    /// [`ModelError::Batch`] if the arrays contradict each other, the model or the cache; then nothing was computed.
+    /// [`ModelError::Batch`] if the arrays contradict each other, the model or the cache; then nothing was computed or copied.
     pub fn forward(
         &mut self,
         batch: &StepBatch,
         cache: &mut KvCache,
     ) -> Result<Logits<'_>, ModelError> {
         batch.check(&self.config, self.workspace.limits, cache)?;
+        cache.copy_blocks(&batch.block_copies)?;
         let step = self.workspace.step(batch, &self.config)?;
         if batch.input_ids.len() * self.operations_per_token < POOL_OPERATIONS {
             self.compute(&step, cache)?;

@@ -64,17 +64,30 @@ pub fn run(
 ) -> Vec<Vec<Vec<f32>>> {
     let mut logits = vec![Vec::new(); sequences.len()];
     for parts in steps {
-        let batch = batch(sequences, parts, cache.block_size());
-        let step = model.forward(&batch, cache).unwrap();
-        let mut row = 0;
-        for (index, range) in parts {
-            for _ in range.clone() {
-                logits[*index].push(step.row(row).to_vec());
-                row += 1;
-            }
-        }
+        run_after_copies(model, cache, sequences, parts, &[], &mut logits);
     }
     logits
+}
+
+/// Runs one step that begins with copies of blocks (source, destination), and appends to each sequence's logits.
+pub fn run_after_copies(
+    model: &mut Mixtral,
+    cache: &mut KvCache,
+    sequences: &[Sequence],
+    parts: &[Part],
+    copies: &[u32],
+    logits: &mut [Vec<Vec<f32>>],
+) {
+    let mut batch = batch(sequences, parts, cache.block_size());
+    batch.block_copies = copies.to_vec();
+    let step = model.forward(&batch, cache).unwrap();
+    let mut row = 0;
+    for (index, range) in parts {
+        for _ in range.clone() {
+            logits[*index].push(step.row(row).to_vec());
+            row += 1;
+        }
+    }
 }
 
 /// Writes a small random checkpoint; `edit` may spoil its tensors.

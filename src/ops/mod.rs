@@ -10,6 +10,7 @@
 //! That makes a sequence's logits the same bits alone, batched, chunked and preempted. [`dot`] says how for products.
 
 mod access;
+mod copy_blocks;
 mod dot;
 mod embedding;
 mod experts;
@@ -25,6 +26,7 @@ mod store_kv;
 mod upload;
 mod weighted_sum;
 
+pub use copy_blocks::copy_blocks;
 pub use embedding::embedding;
 pub use experts::{Routing, Side, combine_experts, grouped_linear};
 pub use lanes::Isa;

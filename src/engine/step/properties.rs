@@ -1,19 +1,28 @@
-//! Random requests that come, go and are cut short, on random small engines.
+//! Random requests of random callers that come, go and are cut short, on random small engines.
+
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::tests::{Bench, events};
 use super::*;
-use crate::auth::Permit;
+use crate::auth::{Identity, Meter, Permit, Priority, Revocation, Share, TokensUsed};
 use crate::engine::fake::{Course, VOCAB, alone, config, courses};
-use crate::engine::{Event, Generation, Request, SamplingParams, StopConditions};
+use crate::engine::{
+    Event, Generation, Request, SamplingParams, SchedulingPolicy, StopConditions, Usage,
+};
 
 #[derive(Debug, Clone)]
 struct Visit {
     /// Step before which it is submitted.
     arrives: usize,
+    subject: &'static str,
+    tenant: &'static str,
+    share: Share,
     request: Request,
-    /// What its caller does, and how many steps after its arrival.
+    /// What cuts it short, and how many steps after its arrival.
     leaves: Option<(Leaving, usize)>,
 }
 
@@ -21,46 +30,94 @@ struct Visit {
 enum Leaving {
     Drop,
     Finish,
+    Revoked,
 }
 
 #[derive(Debug, Clone)]
 struct Size {
     budget: usize,
+    max_prefill_tokens: usize,
     max_num_seqs: usize,
     block_size: usize,
     /// Beyond what the longest sequence takes.
     spare_blocks: usize,
+    policy: SchedulingPolicy,
+    prefix_caching: bool,
+    max_tenant_blocks_percent: Option<u8>,
+    /// Tokens of [`PUBLIC`] that are declared so.
+    public: usize,
+    /// What passes between two steps.
+    pace: Duration,
 }
 
-fn visit() -> impl Strategy<Value = Visit> {
-    let leaving = (
-        prop_oneof![Just(Leaving::Drop), Just(Leaving::Finish)],
-        0_usize..12,
-    );
-    (
-        0_usize..20,
-        request(),
-        proptest::option::weighted(0.3, leaving),
-    )
-        .prop_map(|(arrives, request, leaves)| Visit {
-            arrives,
-            request,
-            leaves,
-        })
-}
-
-prop_compose! {
-    fn size()(
-        budget in 1_usize..24, max_num_seqs in 1_usize..6, block_size in 1_usize..6, spare_blocks in 0_usize..6,
-    ) -> Size {
-        Size { budget, max_num_seqs, block_size, spare_blocks }
+impl Size {
+    fn config(&self) -> EngineConfig {
+        EngineConfig {
+            max_prefill_tokens: self.max_prefill_tokens,
+            scheduling_policy: self.policy,
+            prefix_caching: self.prefix_caching,
+            max_tenant_blocks_percent: self.max_tenant_blocks_percent,
+            public_prefixes: vec![PUBLIC[..self.public].into()],
+            ..config(self.budget, self.max_num_seqs)
+        }
     }
 }
 
 prop_compose! {
+    fn visit()(
+        arrives in 0_usize..20,
+        (subject, tenant) in select(&CALLERS),
+        weight in 1_u32..4,
+        priority in select(&[Priority::Low, Priority::Normal, Priority::High]),
+        request in request(),
+        leaves in proptest::option::weighted(0.3, (
+            select(&[Leaving::Drop, Leaving::Finish, Leaving::Revoked]),
+            0_usize..12,
+        )),
+    ) -> Visit {
+        let weight = NonZeroU32::new(weight).unwrap();
+        let share = Share { weight, priority, deadline: None };
+        Visit { arrives, subject, tenant, share, request, leaves }
+    }
+}
+
+prop_compose! {
+    fn size()(
+        budget in 1_usize..24,
+        max_prefill_tokens in 1_usize..24,
+        max_num_seqs in 1_usize..6,
+        block_size in 1_usize..6,
+        spare_blocks in 0_usize..6,
+        policy in select(&[SchedulingPolicy::Fair, SchedulingPolicy::FirstCome]),
+        prefix_caching in prop::bool::weighted(0.8),
+        max_tenant_blocks_percent in proptest::option::weighted(0.3, 1_u8..100),
+        public in prop_oneof![2 => Just(0), 1 => Just(3), 1 => Just(PUBLIC.len())],
+        pace in select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(9)]),
+    ) -> Size {
+        Size {
+            budget, max_prefill_tokens, max_num_seqs, block_size, spare_blocks, policy, prefix_caching,
+            max_tenant_blocks_percent, public, pace,
+        }
+    }
+}
+
+/// Many begin alike, some are alike, few are like no other.
+fn prompt() -> impl Strategy<Value = Vec<TokenId>> {
+    let of_stems = prop::collection::vec(select(&STEMS), 1..5).prop_map(|stems| {
+        let mut prompt = stems.concat();
+        prompt.truncate(MAX_PROMPT);
+        prompt
+    });
+    prop_oneof![
+        4 => of_stems,
+        1 => prop::collection::vec(0..VOCAB as TokenId, 1..=MAX_PROMPT),
+    ]
+}
+
+prop_compose! {
     fn request()(
-        prompt in prop::collection::vec(0..VOCAB as TokenId, 1..=MAX_PROMPT),
-        n in 1_u32..3,
+        prompt in prompt(),
+        n in select(&[1_u32, 1, 2, 4]),
         max_tokens in 1..=MAX_TOKENS,
         min_tokens in 0_usize..4,
         stop_token_ids in prop::collection::vec(0..VOCAB as TokenId, 0..2),
@@ -70,31 +127,79 @@ prop_compose! {
         top_p in prop_oneof![Just(1.0_f32), Just(0.7)],
         frequency_penalty in prop_oneof![Just(0.0_f32), Just(0.5)],
         seed in any::<u64>(),
+        salt in proptest::option::weighted(0.2, select(&["a", "b"])),
     ) -> Request {
         let sampling =
             SamplingParams { temperature, top_k, top_p, frequency_penalty, seed: Some(seed), ..SamplingParams::default() };
         let until = StopConditions { max_tokens, min_tokens, stop_token_ids, ignore_eos };
-        Request { prompt: prompt.into(), n, sampling, until, cache_salt: None }
+        Request { prompt: prompt.into(), n, sampling, until, cache_salt: salt.map(Into::into) }
     }
 }
 
-/// A visit that has begun: its caller's end of it, the events heard and whose permit it took.
+/// What the engine has told of a request's sequences.
+#[derive(Debug, Default)]
+struct Bill(Mutex<Vec<TokensUsed>>);
+
+impl Bill {
+    fn lines(&self) -> Vec<TokensUsed> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn sum(&self, of: fn(&TokensUsed) -> usize) -> usize {
+        self.lines().iter().map(of).sum()
+    }
+}
+
+impl Meter for Bill {
+    fn used(&self, _: &Identity, tokens: TokensUsed) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(tokens);
+    }
+}
+
+/// A visit that has begun: its caller's end of it, the events heard, whose permit it took and what that was told.
 struct Guest<'a> {
     visit: &'a Visit,
     generation: Option<Generation>,
     heard: Vec<Event>,
-    identity: Arc<crate::auth::Identity>,
+    identity: Arc<Identity>,
+    revocation: Revocation,
+    bill: Arc<Bill>,
 }
 
-impl Guest<'_> {
+impl<'a> Guest<'a> {
+    fn arrive(visit: &'a Visit, bench: &Bench) -> Self {
+        let bill = Arc::<Bill>::default();
+        let meter: Arc<dyn Meter> = Arc::<Bill>::clone(&bill);
+        let permit = Permit::metered(visit.subject, visit.tenant, meter).sharing(visit.share);
+        let (identity, revocation) = (Arc::clone(permit.identity()), permit.revocation());
+        let generation = bench.engine.submit(permit, visit.request.clone()).unwrap();
+        Self {
+            visit,
+            generation: Some(generation),
+            heard: Vec::new(),
+            identity,
+            revocation,
+            bill,
+        }
+    }
+
     fn leave_if_it_is_time(&mut self, step: usize) {
         match self.visit.leaves {
-            Some((how, after)) if step == self.visit.arrives + after => {
-                match (how, &self.generation) {
-                    (Leaving::Finish, Some(generation)) => generation.finish(0),
-                    _ => self.generation = None,
+            Some((how, after)) if step == self.visit.arrives + after => match how {
+                Leaving::Drop => self.generation = None,
+                Leaving::Revoked => self.revocation.revoke(),
+                Leaving::Finish => {
+                    if let Some(generation) = &self.generation {
+                        generation.finish(0);
+                    }
                 }
-            }
+            },
             _ => {}
         }
     }
@@ -105,30 +210,51 @@ impl Guest<'_> {
         }
     }
 
-    /// Compares what was heard with the run alone.
+    /// Compares what was heard with the run alone, and with what the meter was told.
     fn judge(&self) -> Result<(), TestCaseError> {
-        let heard = courses(self.visit.request.n, &self.heard);
+        let request = &self.visit.request;
+        let heard = courses(request.n, &self.heard);
         let dropped = self.generation.is_none();
-        let finished_early = self
-            .visit
-            .leaves
-            .is_some_and(|(how, _)| how == Leaving::Finish);
-        for (index, (heard, expected)) in heard.iter().zip(alone(&self.visit.request)).enumerate() {
-            let cut_short = dropped || finished_early && index == 0;
+        let leaves = self.visit.leaves.map(|(how, _)| how);
+        let mut completion = 0;
+        for (index, (heard, expected)) in heard.iter().zip(alone(request)).enumerate() {
+            let cut_short = dropped
+                || leaves == Some(Leaving::Revoked)
+                || leaves == Some(Leaving::Finish) && index == 0;
             if cut_short {
                 prop_assert!(expected.tokens.starts_with(&heard.tokens));
                 prop_assert!(dropped || heard.end.is_some());
             } else {
                 prop_assert_eq!(heard, &expected);
             }
+            let prompt = if index == 0 { request.prompt.len() } else { 0 };
             if let Course {
                 end: Some((_, usage)),
                 ..
             } = heard
             {
-                let prompt = self.visit.request.prompt.len();
-                prop_assert_eq!(usage.prompt_tokens, if index == 0 { prompt } else { 0 });
+                prop_assert_eq!(usage.prompt_tokens, prompt);
+                completion += usage.completion_tokens;
             }
+        }
+        prop_assert_eq!(self.bill.lines().len(), request.n as usize);
+        prop_assert_eq!(self.bill.sum(|used| used.prompt), request.prompt.len());
+        if dropped {
+            let announced = |event: &&Event| matches!(event, Event::Token { .. });
+            let announced = self.heard.iter().filter(announced).count();
+            prop_assert!(self.bill.sum(|used| used.completion) >= announced);
+        } else {
+            let ends = self.heard.iter().filter_map(|event| match event {
+                Event::Finished { usage, .. } => Some(usage),
+                _ => None,
+            });
+            let told = |usage: &Usage| TokensUsed {
+                prompt: usage.prompt_tokens,
+                cached: usage.cached_tokens,
+                completion: usage.completion_tokens,
+            };
+            prop_assert_eq!(self.bill.lines(), ends.map(told).collect::<Vec<_>>());
+            prop_assert_eq!(self.bill.sum(|used| used.completion), completion);
         }
         prop_assert_eq!(
             Arc::strong_count(&self.identity),
@@ -137,10 +263,44 @@ impl Guest<'_> {
         );
         Ok(())
     }
+
+    /// What came from the cache was whole blocks of what is public, or of what its own circle had sent or been answered.
+    fn judge_cached(&self, guests: &[Guest<'_>], size: &Size) -> Result<(), TestCaseError> {
+        let prompt = &*self.visit.request.prompt;
+        let cached = self.bill.sum(|used| used.cached);
+        prop_assert!(cached.is_multiple_of(size.block_size) && cached < prompt.len());
+        let circle = |visit: &Visit| (visit.tenant, visit.request.cache_salt.clone());
+        let public = match prompt.starts_with(&PUBLIC[..size.public]) {
+            true => size.public,
+            false => 0,
+        };
+        let theirs = guests.iter().map(|other| {
+            if std::ptr::eq(self, other) || circle(self.visit) != circle(other.visit) {
+                return 0;
+            }
+            let alike = |course: Course| {
+                let tokens = other.visit.request.prompt.iter().chain(&course.tokens);
+                prompt
+                    .iter()
+                    .zip(tokens)
+                    .take_while(|(a, b)| a == b)
+                    .count()
+            };
+            let all = alone(&other.visit.request).into_iter().map(alike);
+            all.max().unwrap_or(0)
+        });
+        let most = theirs.max().unwrap_or(0).max(public);
+        prop_assert!(
+            cached <= most,
+            "{cached} tokens are from the cache, {most} may be"
+        );
+        prop_assert!(size.prefix_caching || cached == 0);
+        Ok(())
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_and_goes_nothing_leaks_and_everybody_is_served_as_if_alone(
@@ -148,21 +308,18 @@ proptest! {
         visits in prop::collection::vec(visit(), 1..10),
     ) {
         let num_blocks = (MAX_PROMPT + MAX_TOKENS).div_ceil(size.block_size) + size.spare_blocks;
-        let mut bench = Bench::new(num_blocks, size.block_size, &config(size.budget, size.max_num_seqs));
+        let mut bench = Bench::new(num_blocks, size.block_size, &size.config());
         let mut guests: Vec<Guest<'_>> = Vec::new();
         for step in 0.. {
             prop_assert!(step < MAX_STEPS, "no end in sight");
-            for visit in visits.iter().filter(|visit| visit.arrives == step) {
-                let permit = Permit::for_tests("guest");
-                let identity = Arc::clone(permit.identity());
-                let generation = bench.engine.submit(permit, visit.request.clone()).unwrap();
-                guests.push(Guest { visit, generation: Some(generation), heard: Vec::new(), identity });
-            }
+            let arriving = visits.iter().filter(|visit| visit.arrives == step);
+            guests.extend(arriving.map(|visit| Guest::arrive(visit, &bench)));
             for guest in &mut guests {
                 guest.leave_if_it_is_time(step);
             }
             // Checks the books, too.
             bench.step();
+            bench.time.advance(size.pace);
             for guest in &mut guests {
                 guest.listen();
             }
@@ -172,18 +329,40 @@ proptest! {
         }
         for guest in &guests {
             guest.judge()?;
+            guest.judge_cached(&guests, &size)?;
         }
         let model = bench.stepper.executor.model();
         prop_assert!(model.step_tokens.iter().all(|tokens| (1..=size.budget).contains(tokens)));
         let stats = bench.engine.stats();
-        prop_assert_eq!((stats.kv_blocks_used, stats.waiting), (0, 0));
+        prop_assert_eq!((stats.kv_blocks_used, stats.waiting, stats.subjects), (0, 0, 0));
         let sequences: u64 = visits.iter().map(|visit| u64::from(visit.request.n)).sum();
         prop_assert_eq!(stats.finished_total.iter().sum::<u64>(), sequences);
+
+        let told: Vec<TokensUsed> = guests.iter().flat_map(|guest| guest.bill.lines()).collect();
+        let sum = |of: fn(&TokensUsed) -> usize| told.iter().map(of).sum::<usize>() as u64;
+        prop_assert_eq!(sum(|used| used.completion), stats.generation_tokens_total);
+        // Prompts of those that were told so, but saw no token of theirs, are in the bill alone.
+        let answered = |used: &TokensUsed| if used.completion > 0 { used.prompt } else { 0 };
+        prop_assert_eq!(sum(answered), stats.prompt_tokens_total);
+        let cached = sum(|used| used.cached);
+        match visits.iter().any(|visit| visit.leaves.is_some()) {
+            // Where a request's first sequence was ended early, another has found the prompt.
+            true => prop_assert!(cached <= stats.prefix_hits_total),
+            false => prop_assert_eq!(cached, stats.prefix_hits_total),
+        }
     }
 }
 
+const CALLERS: [(&str, &str); 4] = [
+    ("ann", "garden"),
+    ("ben", "garden"),
+    ("cyd", "field"),
+    ("ann", "field"),
+];
+const STEMS: [&[TokenId]; 4] = [&PUBLIC, &[5, 6, 7], &[5, 6, 8, 8], &[9]];
+const PUBLIC: [TokenId; 5] = [5, 6, 7, 8, 5];
 const MAX_PROMPT: usize = 12;
 const MAX_TOKENS: usize = 10;
-/// A guest computes 22 tokens if undisturbed; nine guests of two sequences, each computed anew for each token of an
+/// A guest computes 22 tokens if undisturbed; nine guests of four sequences, each computed anew for each token of an
 /// older one, stay far below.
-const MAX_STEPS: usize = 10_000;
+const MAX_STEPS: usize = 20_000;

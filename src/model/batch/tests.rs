@@ -33,7 +33,7 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
     let mut cache = model.new_cache(5, 4).unwrap();
     assert!(model.forward(&good(), &mut cache).is_ok());
     type Spoil = fn(&mut StepBatch);
-    let cases: [(Spoil, &str); 16] = [
+    let cases: [(Spoil, &str); 20] = [
         (
             |b| {
                 *b = StepBatch {
@@ -89,6 +89,22 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
             |b| b.slot_mapping[3] = 1,
             "token 3 is at position 0 in slot 1, expected 0 and 0",
         ),
+        (
+            |b| b.block_copies = vec![1, 3, 1],
+            "block_copies has 3 entries, expected pairs",
+        ),
+        (
+            |b| b.block_copies = vec![1, 3, 5, 3],
+            "block_copies names block 5; the cache has 5",
+        ),
+        (
+            |b| b.block_copies = vec![1, 3, 1, 5],
+            "block_copies names block 5; the cache has 5",
+        ),
+        (
+            |b| b.block_copies = vec![1, 3, 3, 3],
+            "block_copies copies block 3 to itself",
+        ),
         (|b| b.logit_rows = vec![4], "logit_rows must ascend below 4"),
         (
             |b| b.logit_rows = vec![1, 1],
@@ -108,6 +124,15 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
             "{error} / {expected}"
         );
     }
+}
+
+#[test]
+fn copies_that_meet_in_a_block_are_taken_in_order() {
+    let mut model = model(4, 4);
+    let mut cache = model.new_cache(5, 4).unwrap();
+    let mut batch = good();
+    batch.block_copies = vec![4, 1, 2, 1, 1, 3];
+    assert!(model.forward(&batch, &mut cache).is_ok());
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod admission;
 mod check;
 mod plan;
 mod preemption;
+#[cfg(test)]
+mod proofs;
 mod quota;
 #[cfg(test)]
 mod tests;

@@ -134,6 +134,12 @@ impl Scheduler {
         true
     }
 
+    /// Whether a sequence could be given its blocks and a place, and nobody would have to give way.
+    #[cfg(test)]
+    pub(super) fn has_room(&self, slot: SequenceSlot) -> bool {
+        !self.is_full() && self.lacks(slot, &self.head_of(slot)) == 0
+    }
+
     fn is_full(&self) -> bool {
         self.running.len() >= self.max_num_seqs
     }

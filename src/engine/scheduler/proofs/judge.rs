@@ -1,0 +1,241 @@
+//! What must be true of a plan, of the cache that it relies on, and of what came of it.
+
+use std::collections::HashSet;
+
+use super::memory::{Content, EOS};
+use super::script::LONGEST;
+use super::stage::{Stage, name};
+use crate::engine::scheduler::{Outcome, Part, StepPlan};
+use crate::engine::sequence::{Phase, SequenceId};
+use crate::engine::{FinishReason, TokenId};
+
+/// Ends the function with what is wrong unless the condition holds.
+macro_rules! holds {
+    ($condition:expr, $($wrong:tt)+) => {
+        if !$condition {
+            return Err(format!($($wrong)+));
+        }
+    };
+}
+
+impl Stage<'_> {
+    /// Running sequences that miss one token.
+    pub(super) fn decoding(&self) -> HashSet<SequenceId> {
+        let running = self.scheduler.running.iter();
+        let sequences = running.map(|&slot| &self.scheduler.sequences[slot]);
+        let decoding = sequences.filter(|sequence| sequence.num_uncomputed_tokens() == 1);
+        decoding.map(|sequence| sequence.id()).collect()
+    }
+
+    /// The scheduler's books agree with each other and with what was seen from outside.
+    pub(super) fn judge_books(&self) -> Result<(), String> {
+        self.scheduler
+            .check()
+            .map_err(|broken| broken.to_string())?;
+        let (stats, tally) = (self.scheduler.stats(), &self.tally);
+        holds!(
+            stats.running + stats.waiting == self.guests.len(),
+            "{} run and {} wait, {} are there",
+            stats.running,
+            stats.waiting,
+            self.guests.len()
+        );
+        holds!(
+            stats.running <= self.size.max_num_seqs,
+            "{} run at once",
+            stats.running
+        );
+        let counted = (
+            stats.generation_tokens_total,
+            stats.finished_total,
+            stats.preemptions_total,
+        );
+        let seen = (tally.generated, tally.finished, tally.preempted);
+        holds!(
+            counted == seen,
+            "counted are {counted:?}, seen were {seen:?}"
+        );
+        Ok(())
+    }
+
+    /// The plan keeps to the limits, and does as much as they allow.
+    pub(super) fn judge_plan(
+        &mut self,
+        plan: &StepPlan,
+        decoding: &HashSet<SequenceId>,
+    ) -> Result<(), String> {
+        let size = self.size;
+        let sum: usize = plan.parts.iter().map(|part| part.num_tokens).sum();
+        holds!(
+            plan.num_tokens() == sum && plan.num_due() == plan.due().count(),
+            "the plan's sums are wrong"
+        );
+        holds!(sum <= size.budget, "{sum} tokens are over the budget");
+        let has_one = plan.parts.is_empty() == self.guests.is_empty();
+        holds!(has_one, "an empty plan although somebody is there");
+        for id in &plan.preempted {
+            self.tally.preempted += 1;
+            holds!(self.guests.contains_key(id), "preempted one that has ended");
+        }
+        let mut seen = HashSet::new();
+        for part in &plan.parts {
+            holds!(seen.insert(part.id), "{} is in it twice", name(part.id));
+            self.judge_part(part)?;
+        }
+        let decodes =
+            |part: &&Part| decoding.contains(&part.id) && !plan.preempted.contains(&part.id);
+        let decodes = plan.parts.iter().filter(decodes).count();
+        let limit = match decodes {
+            0 => size.budget,
+            _ => size.budget.min(decodes + size.max_prefill),
+        };
+        holds!(
+            sum <= limit,
+            "{} tokens of prefill beside {decodes} decodes",
+            sum - decodes
+        );
+        for &id in &plan.admitted {
+            let sequence = self.scheduler.sequences.find(id);
+            let cached = sequence.and_then(|sequence| sequence.cached_tokens);
+            let Some(guest) = self.guests.get_mut(&id) else {
+                return Err(format!("{} is admitted after its end", name(id)));
+            };
+            holds!(guest.cached.is_none(), "{} is admitted twice", name(id));
+            let cached = cached.ok_or("admitted, and nobody looked what is cached")?;
+            holds!(
+                cached < guest.prompt_len,
+                "{} has nothing to compute",
+                name(id)
+            );
+            guest.cached = Some(cached);
+            self.tally.hits += u64::from(cached > 0);
+        }
+        self.tally.copies += plan.copies.len() as u64;
+        self.tally.evictions = self.scheduler.stats().prefix_evictions_total;
+        if sum < limit && plan.preempted.is_empty() {
+            let next = self.scheduler.next_waiting(self.now);
+            let next = next.filter(|next| self.scheduler.has_room(next.slot));
+            if let Some(next) = next {
+                let id = self.scheduler.sequences[next.slot].id();
+                return Err(format!("{} waits although there is room", name(id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_part(&self, part: &Part) -> Result<(), String> {
+        let who = name(part.id);
+        let sequence = self.scheduler.sequences.find(part.id);
+        let sequence = sequence.ok_or_else(|| format!("{who} has a part after its end"))?;
+        let guest = &self.guests[&part.id];
+        let end = part.start + part.num_tokens;
+        let room = sequence.block_table().len() * self.size.block_size;
+        holds!(
+            sequence.tokens() == guest.tokens,
+            "{who} has other tokens than it was given"
+        );
+        holds!(
+            sequence.phase == Phase::Running,
+            "{who} has a part and does not run"
+        );
+        holds!(
+            part.start == sequence.num_computed_tokens() && part.num_tokens > 0,
+            "{who} computes {}..{end} and has {} computed",
+            part.start,
+            sequence.num_computed_tokens()
+        );
+        holds!(
+            end <= guest.tokens.len() && part.due == (end == guest.tokens.len()),
+            "{who} computes up to {end} of {}, due: {}",
+            guest.tokens.len(),
+            part.due
+        );
+        holds!(
+            end <= room,
+            "{who} computes {end} tokens in room for {room}"
+        );
+        Ok(())
+    }
+
+    /// Carries the plan out: what every running sequence relies on must be there, computed for it or for those with
+    /// whom it may share, and nobody may write where somebody else reads.
+    pub(super) fn compute(&mut self, plan: &StepPlan) -> Result<(), String> {
+        plan.copies.iter().for_each(|&copy| self.memory.copy(copy));
+        let scheduler = &self.scheduler;
+        for &slot in &scheduler.running {
+            let sequence = &scheduler.sequences[slot];
+            let (guest, who) = (&self.guests[&sequence.id()], name(sequence.id()));
+            for position in 0..sequence.num_computed_tokens() {
+                let content = self.memory.read(sequence.block_table(), position);
+                let right = guest.beginnings[position];
+                match content {
+                    Some(Content { beginning, circle }) if beginning == right => holds!(
+                        circle == guest.circle || position < guest.public,
+                        "{who} of {:?} reads token {position} of {circle:?}",
+                        guest.circle
+                    ),
+                    Some(_) => return Err(format!("{who} reads another's token at {position}")),
+                    None => return Err(format!("{who} reads nothing at {position}")),
+                }
+            }
+        }
+        for part in &plan.parts {
+            let table = scheduler.sequences[part.slot].block_table();
+            let guest = &self.guests[&part.id];
+            for position in part.start..part.start + part.num_tokens {
+                let block = table[position / self.size.block_size];
+                let content = Content {
+                    beginning: guest.beginnings[position],
+                    circle: guest.circle,
+                };
+                let alone = scheduler.blocks.held_alone(&[block]) == 1;
+                let once = self.memory.write(table, position, content, self.steps);
+                holds!(
+                    alone && once,
+                    "{} writes into block {}, which others read",
+                    name(part.id),
+                    block.0
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody who was due a token got it, and ended if it was the last one.
+    pub(super) fn judge_outcomes(
+        &mut self,
+        plan: &StepPlan,
+        sampled: &[TokenId],
+        outcomes: &[Outcome],
+    ) -> Result<(), String> {
+        holds!(outcomes.len() == sampled.len(), "tokens were lost");
+        for ((part, &token), outcome) in plan.due().zip(sampled).zip(outcomes) {
+            let who = name(part.id);
+            holds!(
+                (outcome.id, outcome.token) == (part.id, token),
+                "{who} got another's token"
+            );
+            let Some(guest) = self.guests.get_mut(&part.id) else {
+                return Err(format!("{who} got a token after its end"));
+            };
+            guest.learn(token);
+            self.tally.generated += 1;
+            let generated = guest.tokens.len() - guest.prompt_len;
+            let is_full = generated == guest.max_tokens || guest.tokens.len() == LONGEST;
+            let expected = match (token == EOS, is_full) {
+                (true, _) => Some(FinishReason::Stop),
+                (false, true) => Some(FinishReason::Length),
+                (false, false) => None,
+            };
+            let finished = outcome.finished.map(|(reason, _)| reason);
+            holds!(
+                finished == expected,
+                "{who} ends with {finished:?}, not {expected:?}"
+            );
+            if let Some((reason, usage)) = outcome.finished {
+                self.gone(part.id, reason, usage)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -9,6 +9,7 @@ mod demo;
 mod drain;
 mod failure;
 mod http;
+mod public_prefixes;
 mod rooms;
 mod routes;
 mod serve;

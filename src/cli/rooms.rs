@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Failure;
+use super::public_prefixes;
 use super::startup::{Facts, mint_command};
 use super::token::{self, MintArgs};
 use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
 use crate::config::{Args, Config, ModelSettings, Origin};
-use crate::engine::{Capacity, Engine, Executor, ModelRunner, PagedMixtral};
+use crate::engine::{Capacity, Engine, EngineConfig, Executor, ModelRunner, PagedMixtral};
 use crate::model::{KvCache, LoadOptions, Mixtral, MixtralConfig, ModelError, ModelFiles};
 use crate::server::{App, ModelCard, SamplingDefaults, Server};
 use crate::telemetry::Secret;
@@ -86,7 +87,12 @@ impl Rooms {
         if eos.is_empty() {
             eos.push(text.eos());
         }
-        let engine = Engine::start(executor, config.engine.clone(), eos);
+        let public_prefixes = public_prefixes::tokens(&config.public_prefixes, &text, block_size)?;
+        let settings = EngineConfig {
+            public_prefixes,
+            ..config.engine.clone()
+        };
+        let engine = Engine::start(executor, settings, eos);
 
         let model = ModelCard {
             id: config.model.served_model_name.clone(),

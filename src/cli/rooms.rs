@@ -189,6 +189,29 @@ pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
         true => None,
         false => Some(builtin(config)?),
     };
+    gate_with(config, builtin, clock)
+}
+
+/// The same, to see whether it would come up: with a key that nobody keeps in the built-in issuer's place.
+///
+/// # Errors
+/// As [`gate`], but for the built-in issuer's key.
+pub(super) fn try_gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
+    let builtin = match config.has_issuers() {
+        true => None,
+        false => {
+            let issuer = BuiltinIssuer::ephemeral();
+            Some(issuer.map_err(|error| Failure::of(&error).hint_if(error.hint()))?)
+        }
+    };
+    gate_with(config, builtin, clock)
+}
+
+fn gate_with(
+    config: &Config,
+    builtin: Option<BuiltinIssuer>,
+    clock: Clock,
+) -> Result<Gate, Failure> {
     Gate::new(&config.auth.gate, builtin, clock)
         .map_err(|error| Failure::of(&error).hint_if(error.hint()))
 }

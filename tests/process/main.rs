@@ -12,3 +12,4 @@ mod harness;
 mod leaks;
 mod paste;
 mod serve;
+mod sharing;

@@ -58,7 +58,7 @@ fn api() -> String {
     page += &fields(REQUEST_FIELDS);
     page += "\n## Fields of a message\n";
     page += &fields(MESSAGE_FIELDS);
-    page
+    page + ENDS
 }
 
 fn fields(table: &[WireField]) -> String {
@@ -104,8 +104,48 @@ fn configuration() -> String {
             details
         );
     }
-    page + ISSUERS
+    page + PREFIXES + ISSUERS + SHARES
 }
+
+const ENDS: &str = r#"
+## Lengths
+
+Prompt and `max_tokens` must fit the model's context together; otherwise the answer is a 400 `context_length_exceeded`.
+Without `max_tokens` a completion may take what the prompt leaves.
+
+## When the server is busy, and when it ends a request
+
+| status | `code` | what happened |
+|---|---|---|
+| 503 | `overloaded` | the queue is full, or the request would not start in the time that it may take |
+| 429 | `rate_limit_exceeded` | the caller has its share of the queue; others still find room |
+| 504 | `deadline_exceeded` | the request took longer than its caller's share allows; `x-should-retry: false` |
+| 403 | `access_revoked` | the caller's right was taken away meanwhile |
+
+The first two come before any work is done on the prompt, with `Retry-After` (whole seconds) and `retry-after-ms`: how
+long it takes until there is room, as the queue moved lately. The last two are plain errors as long as nothing was sent;
+in a stream that has begun, the last event is the error, and no `[DONE]` follows.
+
+## Cached prompts
+
+`usage.prompt_tokens_details.cached_tokens` counts the prompt tokens whose computation was reused. Tenants never share
+it. `cache_salt`, a string of 1 to 256 bytes, narrows the circle to requests of the tenant with the same salt.
+"#;
+
+const PREFIXES: &str = r#"
+## Public prefixes
+
+The computed beginnings of prompts are shared within a tenant and never across tenants, so that nobody can find out by
+timing what others ask. System prompts that anybody may know can be declared public; their blocks are computed once for
+all. The list stands at the top of the file:
+
+```toml
+public_prefixes = ["You are a helpful gardener. Answer in two sentences."]
+```
+
+A request profits if its whole system prompt is one of them. One that fills no block of the KV cache (`block_size`
+tokens) helps nobody: the server says so as it starts.
+"#;
 
 const ISSUERS: &str = r#"
 ## Issuers
@@ -130,4 +170,29 @@ pem_file = "acme.pem"                        # or pem, jwk_file, jwk, hmac_secre
 
 Files with secrets must be readable by their owner alone (mode 0600 or 0400). Scopes come from the claims `scope` and
 `scp`; `scope_claims` names others.
+"#;
+
+const SHARES: &str = r#"
+## Shares
+
+Who gets more of the machine, or goes first, follows from the verified token and these entries alone; nothing in a
+request changes it. The first entry all of whose conditions hold counts. Who meets none gets weight 1, priority `normal`
+and no limit of time.
+
+```toml
+[[auth.shares]]
+tenant = "acme"                              # conditions: issuer, subject, tenant, client, scope; all given must hold
+scope = "batch"
+priority = "low"                             # low, normal (the default) or high; who waits long enough rises
+
+[[auth.shares]]
+client = "support-desk"
+weight = 4                                   # 1 (the default) to 1000: tokens for each token of a caller of weight 1
+max_request_seconds = 120                    # from arrival to end; then the request ends with deadline_exceeded
+
+[[auth.shares]]                              # without conditions, for everybody else: only as the last entry
+max_request_seconds = 600
+```
+
+With several issuers, `subject`, `tenant` and `client` need `issuer` beside them: each issuer gives such names by itself.
 "#;

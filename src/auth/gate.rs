@@ -11,9 +11,10 @@ use super::compact::Compact;
 use super::denied::{Denied, Reason, quoted};
 use super::header::Header;
 use super::issuer::Issuer;
+use super::share::Shares;
 use super::{
-    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, MAX_DEPTH, Permit,
-    Share, credential,
+    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, MAX_DEPTH, Meter,
+    Permit, credential,
 };
 use crate::clock::Clock;
 use crate::strict_json;
@@ -22,6 +23,8 @@ use crate::strict_json;
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
+    shares: Shares,
+    meter: Option<Arc<dyn Meter>>,
     clock: Clock,
 }
 
@@ -62,7 +65,23 @@ impl Gate {
                 });
             }
         }
-        Ok(Self { issuers, clock })
+        let names: Vec<&str> = issuers.keys().map(|name| &**name).collect();
+        let shares = Shares::new(&config.shares, &names)?;
+        Ok(Self {
+            issuers,
+            shares,
+            meter: None,
+            clock,
+        })
+    }
+
+    /// The same gate, which tells `meter` of every permit that it gives and of what is used under it.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<dyn Meter>) -> Self {
+        Self {
+            meter: Some(meter),
+            ..self
+        }
     }
 
     /// Who sent these headers.
@@ -93,12 +112,17 @@ impl Gate {
         }
     }
 
-    /// Admits `identity` to generate now.
+    /// Admits `identity` to generate now, with the share that the configuration gives it.
     ///
     /// # Errors
     /// None yet: rates and budgets will refuse here.
     pub fn admit(&self, identity: Arc<Identity>) -> Result<Permit, Denied> {
-        Ok(Permit::new(identity, Share::default(), None))
+        let share = self.shares.of(&identity);
+        let permit = Permit::new(identity, share, self.meter.clone());
+        if let Some(meter) = &self.meter {
+            meter.admitted(permit.identity(), permit.revocation());
+        }
+        Ok(permit)
     }
 
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it.

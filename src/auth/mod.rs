@@ -13,6 +13,7 @@
 //! | `header` | algorithm, key id and type; refuses every extension |
 //! | `issuer`, `keys` | the one key that may vouch for this issuer with this algorithm |
 //! | `claims`, `time` | what the signed claims say, typed strictly |
+//! | `share` | what part of the machine it gets |
 //! | `denied` | what a refused caller hears |
 //!
 //! jsonwebtoken does the signature arithmetic and nothing else: its own claim checks accept too much.
@@ -34,6 +35,7 @@ mod keys;
 mod mint;
 mod pem;
 mod permit;
+mod share;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -41,12 +43,13 @@ mod time;
 pub use builtin::{BuiltinError, BuiltinIssuer};
 pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
 pub use denied::{Denied, Reason};
-pub use error::{FileError, GateError, IssuerProblem, KeyError};
+pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
 pub use gate::Gate;
 pub use identity::{Identity, IdentityKey};
 pub use issuer::IssuerSummary;
 pub use mint::{MintError, MintRequest};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
+pub use share::ShareConfig;
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

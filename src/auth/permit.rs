@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Identity;
 
 /// The admitted right to generate now. Not `Clone`: what it will hold one day (a concurrency slot, a reservation) goes
@@ -114,7 +116,10 @@ impl Default for Share {
 }
 
 /// A class of requests. A higher class is admitted before a lower one; who waits long enough rises.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// After everything else: batch work.
     Low,
@@ -154,9 +159,12 @@ pub struct TokensUsed {
 }
 
 /// Where usage is told: exactly once for each sequence that the engine accepted, aborted ones included.
-///
-/// Called on the engine thread: it must not block.
 pub trait Meter: fmt::Debug + Send + Sync {
-    /// `identity` has used these tokens.
+    /// `identity` was admitted. Whoever counts may end what it runs: the revocation is of this permit alone.
+    fn admitted(&self, identity: &Identity, revocation: Revocation) {
+        let _ = (identity, revocation);
+    }
+
+    /// `identity` has used these tokens. Called on the engine thread: it must not block.
     fn used(&self, identity: &Identity, tokens: TokensUsed);
 }

@@ -11,6 +11,7 @@ mod drain;
 mod failure;
 mod http;
 mod loading;
+mod public_prefixes;
 mod rooms;
 mod routes;
 mod serve;

@@ -8,12 +8,13 @@ use tokio::sync::oneshot;
 
 use super::Failure;
 use super::loading::{ModelFacts, load};
+use super::public_prefixes;
 use super::startup::{Facts, mint_command};
 use super::token::{self, MintArgs};
 use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
-use crate::engine::{Capacity, Engine, Executor};
+use crate::engine::{Capacity, Engine, EngineConfig, Executor};
 use crate::server::{App, ModelCard, Server};
 use crate::telemetry::Secret;
 
@@ -33,8 +34,18 @@ impl Rooms {
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
         let loaded = load(config)?;
-        let Capacity { vocab_size, .. } = loaded.executor.capacity();
-        let engine = Engine::start(loaded.executor, config.engine.clone(), loaded.eos);
+        let Capacity {
+            vocab_size,
+            block_size,
+            ..
+        } = loaded.executor.capacity();
+        let public_prefixes =
+            public_prefixes::tokens(&config.public_prefixes, &loaded.text, block_size)?;
+        let settings = EngineConfig {
+            public_prefixes,
+            ..config.engine.clone()
+        };
+        let engine = Engine::start(loaded.executor, settings, loaded.eos);
 
         let model = ModelCard {
             id: config.model.served_model_name.clone(),
@@ -127,6 +138,29 @@ pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
         true => None,
         false => Some(builtin(config)?),
     };
+    gate_with(config, builtin, clock)
+}
+
+/// The same, to see whether it would come up: with a key that nobody keeps in the built-in issuer's place.
+///
+/// # Errors
+/// As [`gate`], but for the built-in issuer's key.
+pub(super) fn try_gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
+    let builtin = match config.has_issuers() {
+        true => None,
+        false => {
+            let issuer = BuiltinIssuer::ephemeral();
+            Some(issuer.map_err(|error| Failure::of(&error).hint_if(error.hint()))?)
+        }
+    };
+    gate_with(config, builtin, clock)
+}
+
+fn gate_with(
+    config: &Config,
+    builtin: Option<BuiltinIssuer>,
+    clock: Clock,
+) -> Result<Gate, Failure> {
     Gate::new(&config.auth.gate, builtin, clock)
         .map_err(|error| Failure::of(&error).hint_if(error.hint()))
 }

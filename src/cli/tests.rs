@@ -112,6 +112,9 @@ fn a_switch_needs_no_value_and_takes_one_after_an_equals_sign() {
         |flag| typed(&["serve", flag]).unwrap().1.typed["allow_public_builtin_issuer"].clone();
     assert_eq!(switch("--allow-public-builtin-issuer"), "true");
     assert_eq!(switch("--allow-public-builtin-issuer=false"), "false");
+    let caching = |flag| typed(&["serve", flag]).unwrap().1.typed["prefix_caching"].clone();
+    assert_eq!(caching("--prefix-caching"), "true");
+    assert_eq!(caching("--prefix-caching=false"), "false");
 }
 
 #[test]

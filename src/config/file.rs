@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, closest};
@@ -109,7 +110,8 @@ impl File {
         }
     }
 
-    /// What the lines say, from top to bottom; `[auth]` is left to [`File::auth`].
+    /// What the lines say, from top to bottom; `[auth]` is left to [`File::auth`], `public_prefixes` to
+    /// [`File::public_prefixes`].
     pub(super) fn entries(&self) -> Result<Vec<Entry>, ConfigError> {
         let table = DeTable::parse(&self.text)
             .map_err(|error| self.syntax(&error))?
@@ -120,7 +122,7 @@ impl File {
         for (key, value) in rows {
             let line = self.line(key.span().start);
             let name = key.into_inner();
-            if name == AUTH {
+            if name == AUTH || name == PUBLIC_PREFIXES {
                 continue;
             }
             let Some(setting) = Setting::named(&name) else {
@@ -169,6 +171,31 @@ impl File {
         T::deserialize(auth).map_err(|error| self.syntax(&error))
     }
 
+    /// The array `public_prefixes`.
+    pub(super) fn public_prefixes(&self) -> Result<Vec<String>, ConfigError> {
+        #[derive(Deserialize)]
+        struct PrefixesAlone {
+            #[serde(default)]
+            public_prefixes: Vec<Spanned<String>>,
+        }
+        let PrefixesAlone { public_prefixes } =
+            toml::from_str(&self.text).map_err(|error| self.syntax(&error))?;
+        let blank = |prefix: &&Spanned<String>| prefix.get_ref().trim().is_empty();
+        match public_prefixes.iter().find(blank) {
+            Some(prefix) => Err(ConfigError::Syntax {
+                path: self.shown.clone(),
+                line: self.line(prefix.span().start),
+                message: format!("an entry of {PUBLIC_PREFIXES} is empty"),
+                misplaced: None,
+                closest: None,
+            }),
+            None => Ok(public_prefixes
+                .into_iter()
+                .map(Spanned::into_inner)
+                .collect()),
+        }
+    }
+
     /// A path in a file is meant from the file's folder, wherever the server is started.
     pub(super) fn relative(&self, setting: &Setting, text: Option<String>) -> Option<String> {
         let is_name = setting.name == "model" && text.as_deref().is_some_and(Model::is_name);
@@ -192,7 +219,7 @@ impl File {
                 TABLE
                     .iter()
                     .map(|setting| setting.name.to_owned())
-                    .chain([AUTH.to_owned()]),
+                    .chain([AUTH, PUBLIC_PREFIXES].map(str::to_owned)),
             ),
             inside: value.as_table().and_then(known),
         }
@@ -206,14 +233,15 @@ impl File {
             .next()
             .unwrap_or("not TOML")
             .to_owned();
-        // serde's words: unknown field `given`, expected one of `a`, `b`
+        // serde's words: unknown field `given`, expected one of `a`, `b`; the same of a variant
         let mut words = message.split('`').skip(1).step_by(2).map(str::to_owned);
-        let unknown = message
-            .starts_with("unknown field")
-            .then(|| words.next())
-            .flatten();
+        let is_unknown =
+            message.starts_with("unknown field") || message.starts_with("unknown variant");
+        let unknown = is_unknown.then(|| words.next()).flatten();
         let (misplaced, closest) = match unknown {
-            Some(name) if Setting::named(&name).is_some() => (Some(name), None),
+            Some(name) if Setting::named(&name).is_some() || name == PUBLIC_PREFIXES => {
+                (Some(name), None)
+            }
             Some(name) => (None, closest(&name, words)),
             None => (None, None),
         };
@@ -255,3 +283,5 @@ fn join_files(folder: &Path, value: &mut toml::Value) {
 }
 
 const AUTH: &str = "auth";
+/// A list, so it has neither flag nor variable.
+pub(super) const PUBLIC_PREFIXES: &str = "public_prefixes";

@@ -185,6 +185,12 @@ impl Layers {
             .map_or_else(|| Ok(AuthConfig::default()), File::auth)
     }
 
+    pub(super) fn public_prefixes(&self) -> Result<Vec<String>, ConfigError> {
+        self.file
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), File::public_prefixes)
+    }
+
     /// The `[auth]` table as it was written.
     pub(super) fn auth_as_written(&self) -> Option<toml::Table> {
         self.file

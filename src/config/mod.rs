@@ -43,8 +43,10 @@ use settings::Settings;
 pub struct Config {
     /// Which model, and how much memory its cache takes.
     pub model: ModelSettings,
-    /// What the engine may use.
+    /// What the engine may use. Its public prefixes are still to be made of [`Config::public_prefixes`].
     pub engine: EngineConfig,
+    /// System prompts whose computed beginning all tenants share.
+    pub public_prefixes: Vec<String>,
     /// Where to listen and how long to wait for whom.
     pub server: ServerConfig,
     /// Who is let in.
@@ -147,6 +149,8 @@ impl Config {
                 .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
         };
         Ok(Self {
+            engine: engine(&settings),
+            public_prefixes: layers.public_prefixes()?,
             model: ModelSettings {
                 served_model_name: settings
                     .served_model_name
@@ -156,12 +160,6 @@ impl Config {
                 max_model_len: settings.max_model_len.map(usize::from),
                 kv_cache,
                 block_size: settings.block_size.get(),
-            },
-            engine: EngineConfig {
-                max_num_batched_tokens: settings.max_num_batched_tokens.get(),
-                max_num_seqs: settings.max_num_seqs.get(),
-                max_waiting: settings.max_waiting.get(),
-                ..EngineConfig::default()
             },
             server: ServerConfig {
                 host: settings.host,
@@ -209,4 +207,31 @@ impl Config {
     pub fn origin(&self, name: &str) -> &Origin {
         self.layers.origin(name)
     }
+}
+
+/// The engine's part. Prefixes are words until a tokenizer is at hand.
+fn engine(settings: &Settings) -> EngineConfig {
+    let max_num_batched_tokens = settings.max_num_batched_tokens.get();
+    let max_waiting = settings.max_waiting.get();
+    EngineConfig {
+        max_num_batched_tokens,
+        max_prefill_tokens: settings
+            .max_prefill_tokens
+            .map_or(max_num_batched_tokens, usize::from),
+        max_num_seqs: settings.max_num_seqs.get(),
+        max_waiting,
+        max_waiting_tokens: settings.max_waiting_tokens.map_or(usize::MAX, usize::from),
+        max_waiting_per_subject: settings
+            .max_waiting_per_subject
+            .map_or_else(|| three_quarters(max_waiting), usize::from),
+        scheduling_policy: settings.scheduling_policy,
+        prefix_caching: settings.prefix_caching,
+        max_tenant_blocks_percent: settings.max_tenant_kv_percent.map(|percent| percent.0),
+        public_prefixes: Vec::new(),
+    }
+}
+
+/// At least 1.
+fn three_quarters(n: usize) -> usize {
+    n - n / 4
 }

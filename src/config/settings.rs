@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::env::Env;
 use super::layers::Layers;
 use super::model::Model;
-use super::value::{ByteSize, LogFilter, LogFormat, Period, TomlKind, Value};
+use super::value::{ByteSize, LogFilter, LogFormat, Percent, Period, TomlKind, Value};
+use crate::engine::SchedulingPolicy;
 
 /// What is known about a setting before anybody gave it a value.
 #[derive(Debug)]
@@ -203,8 +204,39 @@ settings! {
     /// Most sequences at the same time
     max_num_seqs: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("64"), short: true }
 
+    /// Most prompt tokens in a step in which streams run
+    /// It bounds by how much a long prompt slows them down.
+    max_prefill_tokens: Option<NonZeroUsize> {
+        group: Engine, value: "TOKENS", default: DefaultValue::Unset("max_num_batched_tokens"), short: false
+    }
+
     /// Most sequences that wait; beyond it requests are refused with 503
-    max_waiting: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("256"), short: false }
+    max_waiting: NonZeroUsize { group: Engine, value: "N", default: DefaultValue::Is("1024"), short: false }
+
+    /// Most tokens that waiting requests reserve; beyond it they are refused with 503
+    /// A request reserves its prompt and its longest completions. One alone may reserve more.
+    max_waiting_tokens: Option<NonZeroUsize> {
+        group: Engine, value: "TOKENS", default: DefaultValue::Unset("no bound"), short: false
+    }
+
+    /// Most waiting sequences of one subject; beyond it its requests are refused with 429
+    max_waiting_per_subject: Option<NonZeroUsize> {
+        group: Engine, value: "N", default: DefaultValue::Unset("three quarters of max_waiting"), short: false
+    }
+
+    /// Who goes first: fair between subjects, or first come, first served
+    scheduling_policy: SchedulingPolicy {
+        group: Engine, value: "fair|fcfs", default: DefaultValue::Is("fair"), short: false
+    }
+
+    /// Reuse the computed beginnings of prompts, within a tenant; =false turns it off
+    prefix_caching: bool { group: Engine, value: "true|false", default: DefaultValue::Is("true"), short: false }
+
+    /// Most of the KV cache that one tenant's running sequences hold, in percent
+    /// A tenant may always run one sequence.
+    max_tenant_kv_percent: Option<Percent> {
+        group: Engine, value: "1-100", default: DefaultValue::Unset("no limit"), short: false
+    }
 
     /// Address to listen on
     /// An address that others can reach needs [[auth.issuers]] in the file, or --allow-public-builtin-issuer.

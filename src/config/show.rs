@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::Config;
+use super::file::PUBLIC_PREFIXES;
 use super::settings::{DefaultValue, Setting, TABLE};
+use super::value::quoted;
 
 impl Config {
     /// Every setting's value as a TOML file; with `origins`, each with the place that it comes from.
@@ -20,13 +22,18 @@ impl Config {
             }
             let _ = writeln!(out, "{}", self.line(setting, origins));
         }
+        let origin = match &self.file {
+            Some(file) if origins => format!("# {}\n", file.display()),
+            _ => String::new(),
+        };
+        if !self.public_prefixes.is_empty() {
+            let prefixes: Vec<_> = self.public_prefixes.iter().map(|it| quoted(it)).collect();
+            let list = prefixes.join(",\n    ");
+            let _ = write!(out, "\n{origin}{PUBLIC_PREFIXES} = [\n    {list},\n]\n");
+        }
         if let Some(mut auth) = self.layers.auth_as_written() {
             hide_secrets(&mut auth);
             let whole = toml::Table::from_iter([("auth".to_owned(), toml::Value::Table(auth))]);
-            let origin = match &self.file {
-                Some(file) if origins => format!("# {}\n", file.display()),
-                _ => String::new(),
-            };
             let _ = write!(out, "\n{origin}{whole}");
         }
         out
@@ -67,16 +74,24 @@ pub fn template() -> String {
         let line = format!("# {} = {value}", setting.name);
         let _ = writeln!(out, "{line:<COLUMN$}  # {}{remark}", setting.summary());
     }
-    out + ISSUER_TEMPLATE
+    out + TABLES_TEMPLATE
 }
 
-const ISSUER_TEMPLATE: &str = r#"
+const TABLES_TEMPLATE: &str = r#"
+# System prompts whose computed beginning all tenants share. Each must be one that anybody may know.
+# public_prefixes = ["You are a helpful gardener."]
+
 # Whose tokens to believe. Without an issuer, `mixgate token mint` makes them, for this machine alone.
 # [[auth.issuers]]
 # issuer = "https://login.example.com/"
 # audiences = ["https://api.example.com"]
 # [[auth.issuers.keys]]
 # pem_file = "login.example.com.pem"
+
+# Who gets more of the machine, or goes first; the first entry that fits a caller's token counts.
+# [[auth.shares]]
+# scope = "batch"
+# priority = "low"
 "#;
 
 /// Replaces what could be a key: any string that is not known to be harmless by its name.
@@ -101,8 +116,13 @@ fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 11] = [
     "issuer",
+    "subject",
+    "tenant",
+    "client",
+    "scope",
+    "priority",
     "audiences",
     "algorithms",
     "kid",

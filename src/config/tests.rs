@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::ModelSource;
 
+mod engine;
+
 /// Arguments with a file called `mixgate.toml`, an environment and flags.
 pub(super) fn args<const E: usize, const F: usize>(
     file: &str,

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::SchedulingPolicy;
+
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,10 @@ pub(super) struct ByteSize(pub usize);
 /// A length of time above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period(pub Duration);
+
+/// A part of a whole, 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Percent(pub u8);
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +209,39 @@ impl Value for Period {
 
     fn toml(&self) -> String {
         self.0.toml()
+    }
+}
+
+impl Value for Percent {
+    const WANTED: &'static str = "a whole number from 1 to 100";
+    const KINDS: &'static [TomlKind] = &[TomlKind::Integer];
+
+    fn parse(text: &str) -> Option<Self> {
+        let percent = digits(text)?.parse().ok()?;
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
+
+    fn toml(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Value for SchedulingPolicy {
+    const WANTED: &'static str = "fair or fcfs";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "fair" => Some(Self::Fair),
+            "fcfs" => Some(Self::FirstCome),
+            _ => None,
+        }
+    }
+
+    fn toml(&self) -> String {
+        quoted(match self {
+            Self::Fair => "fair",
+            Self::FirstCome => "fcfs",
+        })
     }
 }
 

@@ -10,17 +10,21 @@
 //! | 404 | `unknown_url`, `model_not_found` | |
 //! | 405 | `method_not_allowed` | with `Allow` |
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
+//! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
+//! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
+//! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
+
+mod engine;
 
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::auth::Denied;
-use crate::engine::{EngineError, SubmitError};
 use crate::text::PromptError;
 
 /// A refusal. Made by the constructors below, one per situation, so that codes and sentences stay in one place.
@@ -207,10 +211,12 @@ impl ApiError {
     }
 
     /// As [`ApiError::context_length`], for a prompt too large to be worth counting.
-    pub(super) fn context_length_at_least(limit: usize, least: usize) -> Self {
+    pub(super) fn context_length_at_least(limit: usize, prompt: usize, completion: usize) -> Self {
+        let total = prompt.saturating_add(completion);
         let message = format!(
-            "This model's maximum context length is {limit} tokens. However, you requested at least {least} tokens in \
-             the messages. Please reduce the length of the messages."
+            "This model's maximum context length is {limit} tokens. However, you requested at least {total} tokens \
+             (at least {prompt} in the messages, {completion} in the completion). Please reduce the length of the \
+             messages or completion."
         );
         Self::bad_request("context_length_exceeded", message).at("messages")
     }
@@ -246,20 +252,6 @@ impl ApiError {
     }
 
     // The server's own trouble.
-
-    pub(super) fn engine_failed() -> Self {
-        let message = "The engine has failed; the server must be restarted.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_failed", message)
-    }
-
-    fn shutting_down() -> Self {
-        let error = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting_down",
-            "The server is shutting down.",
-        );
-        error.with(RETRY_AFTER, HeaderValue::from_static("1"))
-    }
 
     /// What a caller sees of a bug of ours; the log has the rest.
     pub(super) fn internal() -> Self {
@@ -303,39 +295,6 @@ impl From<PromptError> for ApiError {
     }
 }
 
-impl From<SubmitError> for ApiError {
-    fn from(error: SubmitError) -> Self {
-        match error {
-            SubmitError::QueueFull { .. }
-            | SubmitError::QueueTokens { .. }
-            | SubmitError::OverShare { .. }
-            | SubmitError::TooLate { .. } => {
-                let message = "The server is full: its waiting queue takes no more requests. Try again shortly.";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
-                    .with(RETRY_AFTER, HeaderValue::from_static("1"))
-                    .with(RETRY_AFTER_MS, HeaderValue::from_static("1000"))
-            }
-            SubmitError::TooMany { n, limit } => Self::bad_request(
-                "invalid_value",
-                format!("n is {n}; this server queues at most {limit} completions."),
-            )
-            .at("n"),
-            SubmitError::TooLong { needed, limit } => Self::context_length(limit, needed, 0),
-            SubmitError::ShuttingDown => Self::shutting_down(),
-            SubmitError::Failed => Self::engine_failed(),
-        }
-    }
-}
-
-impl From<EngineError> for ApiError {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Failed => Self::engine_failed(),
-            EngineError::ShuttingDown => Self::shutting_down(),
-        }
-    }
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body().to_string()).into_response();
@@ -360,5 +319,4 @@ fn clipped(text: &str, most: usize) -> String {
 
 const INVALID_REQUEST: &str = "invalid_request_error";
 const SERVER_ERROR: &str = "server_error";
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");

@@ -3,6 +3,8 @@
 //! The engine's counters are read at scrape time from its own snapshot; only what the server alone can see (latencies,
 //! HTTP answers, refusals) is counted here.
 
+mod engine;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +12,12 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::engine::{Engine, Stats};
+use crate::engine::{Engine, SubmitError, Usage};
 
 use super::app::{ModelCard, Shared};
+use engine::{EngineCollector, Families, engine_families};
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -35,6 +34,11 @@ pub(super) struct Metrics {
     registry: Registry,
     http: IntCounterVec,
     denied: IntCounterVec,
+    refused: IntCounterVec,
+    prompt_tokens: Histogram,
+    generation_tokens: Histogram,
+    n: Histogram,
+    max_tokens: Histogram,
     time_to_first_token: Histogram,
     inter_token: Histogram,
     end_to_end: Histogram,
@@ -43,12 +47,16 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new(model: &ModelCard, engine: Engine) -> Self {
         let max_model_len = model.max_model_len;
-        Self::with_stats(&model.id, move || {
+        Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
         })
     }
 
-    fn with_stats(model: &str, families: impl Fn() -> Families + Send + Sync + 'static) -> Self {
+    fn with_stats(
+        model: &str,
+        max_model_len: usize,
+        families: impl Fn() -> Families + Send + Sync + 'static,
+    ) -> Self {
         let labels = HashMap::from([
             ("model_name".to_owned(), model.to_owned()),
             ("engine".to_owned(), "0".to_owned()),
@@ -73,7 +81,37 @@ impl Metrics {
             registry.register(Box::new(counters.clone())).expect(VALID);
             counters
         };
+        let tokens = series(max_model_len);
+        let refused = counters(
+            "mixgate_refused_total",
+            "Requests that the engine did not take, by reason.",
+            &["reason"],
+        );
+        for reason in REFUSALS {
+            refused.with_label_values(&[reason]).inc_by(0);
+        }
         Self {
+            refused,
+            prompt_tokens: histogram(
+                "vllm:request_prompt_tokens",
+                "Prompt tokens of a request.",
+                &tokens,
+            ),
+            generation_tokens: histogram(
+                "vllm:request_generation_tokens",
+                "Tokens generated for a request.",
+                &tokens,
+            ),
+            n: histogram(
+                "vllm:request_params_n",
+                "Completions asked for.",
+                &N_BUCKETS,
+            ),
+            max_tokens: histogram(
+                "vllm:request_params_max_tokens",
+                "Most tokens that a completion could have.",
+                &tokens,
+            ),
             time_to_first_token: histogram(
                 "vllm:time_to_first_token_seconds",
                 "From a request's arrival to its first token.",
@@ -113,6 +151,30 @@ impl Metrics {
         self.denied.with_label_values(&[code]).inc();
     }
 
+    /// The engine did not take a request.
+    pub(super) fn refused(&self, error: &SubmitError) {
+        let reason = REFUSALS[match error {
+            SubmitError::QueueFull { .. } => 0,
+            SubmitError::QueueTokens { .. } => 1,
+            SubmitError::OverShare { .. } => 2,
+            SubmitError::TooLate { .. } => 3,
+            SubmitError::TooMany { .. } => 4,
+            SubmitError::TooLong { .. } => 5,
+            SubmitError::ShuttingDown => 6,
+            SubmitError::Failed => 7,
+        }];
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A request that the engine took is over: what it asked for and used.
+    pub(super) fn request(&self, used: Usage, n: usize, max_tokens: usize) {
+        self.prompt_tokens.observe(used.prompt_tokens as f64);
+        self.generation_tokens
+            .observe(used.completion_tokens as f64);
+        self.n.observe(n as f64);
+        self.max_tokens.observe(max_tokens as f64);
+    }
+
     pub(super) fn first_token(&self, after: Duration) {
         self.time_to_first_token.observe(after.as_secs_f64());
     }
@@ -133,152 +195,27 @@ impl Metrics {
     }
 }
 
-/// Turns a snapshot of the engine into metrics at each scrape.
-struct EngineCollector {
-    labels: HashMap<String, String>,
-    families: Box<dyn Fn() -> Families + Send + Sync>,
+/// 1, 2, 5, 10, 20, 50 … up to `most`, as vLLM has it for numbers of tokens.
+fn series(most: usize) -> Vec<f64> {
+    let decades = std::iter::successors(Some(1.0), |decade| Some(decade * 10.0));
+    let edges = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * decade));
+    edges
+        .take_while(|edge| *edge <= most.max(1) as f64)
+        .collect()
 }
 
-type Families = Vec<Family>;
-
-/// One metric of the engine: name, help and a row per set of extra labels.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    counts: bool,
-    rows: Vec<(Vec<(&'static str, String)>, f64)>,
-}
-
-impl Collector for EngineCollector {
-    /// Described by what it collects: the registry only needs descriptions to find clashes of names.
-    fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        (self.families)()
-            .into_iter()
-            .map(|family| self.family(family))
-            .collect()
-    }
-}
-
-impl EngineCollector {
-    fn family(&self, family: Family) -> MetricFamily {
-        let mut rows = family.rows.into_iter().flat_map(|(labels, value)| {
-            let mut opts = Opts::new(family.name, family.help).const_labels(self.labels.clone());
-            for (name, value) in labels {
-                opts = opts.const_label(name, value);
-            }
-            if family.counts {
-                let counter = IntCounter::with_opts(opts).expect(VALID);
-                counter.inc_by(value as u64);
-                counter.collect()
-            } else {
-                let gauge = Gauge::with_opts(opts).expect(VALID);
-                gauge.set(value);
-                gauge.collect()
-            }
-        });
-        let mut whole = rows.next().unwrap_or_default();
-        for mut row in rows {
-            whole.mut_metric().append(row.mut_metric());
-        }
-        whole
-    }
-}
-
-fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
-    let gauge = |name, help, value: f64| Family {
-        name,
-        help,
-        counts: false,
-        rows: vec![(Vec::new(), value)],
-    };
-    let counter = |name, help, value: u64| Family {
-        name,
-        help,
-        counts: true,
-        rows: vec![(Vec::new(), value as f64)],
-    };
-    let used = if stats.kv_blocks == 0 {
-        0.0
-    } else {
-        stats.kv_blocks_used as f64 / stats.kv_blocks as f64
-    };
-    let kv_tokens = stats.kv_blocks * stats.block_size;
-    let concurrency = kv_tokens as f64 / max_model_len.max(1) as f64;
-    let [stop, length, cancelled, aborted, _, _] = stats.finished_total;
-    // vLLM's words. "repetition" is one of its detectors, which is not ours; it stays at 0 for dashboards.
-    let finished = [
-        ("stop", stop),
-        ("length", length),
-        ("abort", cancelled),
-        ("error", aborted),
-        ("repetition", 0),
-    ];
-    vec![
-        gauge(
-            "vllm:num_requests_running",
-            "Sequences in the running batch.",
-            stats.running as f64,
-        ),
-        gauge(
-            "vllm:num_requests_waiting",
-            "Sequences that wait to run.",
-            stats.waiting as f64,
-        ),
-        gauge(
-            "vllm:kv_cache_usage_perc",
-            "KV blocks in use, 0 to 1.",
-            used,
-        ),
-        Family {
-            name: "vllm:cache_config_info",
-            help: "The KV cache's shape, in labels.",
-            counts: false,
-            rows: vec![(
-                vec![
-                    ("block_size", stats.block_size.to_string()),
-                    ("num_gpu_blocks", stats.kv_blocks.to_string()),
-                    ("kv_cache_size_tokens", kv_tokens.to_string()),
-                    ("kv_cache_max_concurrency", format!("{concurrency:.2}")),
-                ],
-                1.0,
-            )],
-        },
-        counter(
-            "vllm:num_preemptions_total",
-            "Sequences sent back to wait, to free blocks.",
-            stats.preemptions_total,
-        ),
-        counter(
-            "vllm:prompt_tokens_total",
-            "Prompt tokens computed.",
-            stats.prompt_tokens_total,
-        ),
-        counter(
-            "vllm:generation_tokens_total",
-            "Tokens generated.",
-            stats.generation_tokens_total,
-        ),
-        counter(
-            "mixgate_engine_steps_total",
-            "Forward passes.",
-            stats.steps_total,
-        ),
-        Family {
-            name: "vllm:request_success_total",
-            help: "Sequences ended, by reason.",
-            counts: true,
-            rows: finished
-                .into_iter()
-                .map(|(reason, count)| (vec![("finished_reason", reason.to_owned())], count as f64))
-                .collect(),
-        },
-    ]
-}
-
+/// Why the engine may not take a request.
+const REFUSALS: [&str; 8] = [
+    "queue_full",
+    "queue_tokens",
+    "over_share",
+    "too_late",
+    "too_many",
+    "too_long",
+    "shutting_down",
+    "engine_failed",
+];
+const N_BUCKETS: [f64; 5] = [1.0, 2.0, 5.0, 10.0, 20.0];
 /// Bucket edges as vLLM has them, in seconds.
 const TTFT_BUCKETS: [f64; 22] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -295,67 +232,4 @@ const E2E_BUCKETS: [f64; 21] = [
 const VALID: &str = "the metrics' names and labels are constants and valid. This is a bug.";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rendered(stats: Stats) -> String {
-        let metrics = Metrics::with_stats("m", move || engine_families(&stats, 64));
-        metrics.answered("/livez", "GET", 200);
-        metrics.denied("invalid_token");
-        metrics.first_token(Duration::from_millis(30));
-        metrics.render()
-    }
-
-    #[test]
-    fn the_engines_snapshot_appears_under_vllms_names() {
-        let text = rendered(Stats {
-            running: 2,
-            waiting: 3,
-            kv_blocks_used: 5,
-            kv_blocks: 20,
-            block_size: 16,
-            preemptions_total: 7,
-            prompt_tokens_total: 11,
-            generation_tokens_total: 13,
-            finished_total: [1, 2, 3, 4, 0, 0],
-            ..Stats::default()
-        });
-        let labels = r#"engine="0",model_name="m""#;
-        for line in [
-            format!("vllm:num_requests_running{{{labels}}} 2"),
-            format!("vllm:num_requests_waiting{{{labels}}} 3"),
-            format!("vllm:kv_cache_usage_perc{{{labels}}} 0.25"),
-            format!("vllm:num_preemptions_total{{{labels}}} 7"),
-            format!("vllm:prompt_tokens_total{{{labels}}} 11"),
-            format!("vllm:generation_tokens_total{{{labels}}} 13"),
-            r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 3"#.to_owned(),
-            r#"vllm:request_success_total{engine="0",finished_reason="repetition",model_name="m"} 0"#.to_owned(),
-            "# TYPE vllm:request_success_total counter".to_owned(),
-            "# TYPE vllm:kv_cache_usage_perc gauge".to_owned(),
-            r#"http_requests_total{handler="/livez",method="GET",status="200"} 1"#.to_owned(),
-            r#"mixgate_denied_total{code="invalid_token"} 1"#.to_owned(),
-            format!("vllm:time_to_first_token_seconds_count{{{labels}}} 1"),
-        ] {
-            assert!(text.lines().any(|given| given == line), "{line}\nis not in\n{text}");
-        }
-        let info = text
-            .lines()
-            .find(|line| line.starts_with("vllm:cache_config_info{"))
-            .unwrap();
-        for label in [
-            r#"block_size="16""#,
-            r#"num_gpu_blocks="20""#,
-            r#"kv_cache_max_concurrency="5.00""#,
-        ] {
-            assert!(info.contains(label), "{label} is not in {info}");
-        }
-    }
-
-    #[test]
-    fn an_engine_without_blocks_uses_none_of_them() {
-        assert!(
-            rendered(Stats::default())
-                .contains("vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0\n")
-        );
-    }
-}
+mod tests;

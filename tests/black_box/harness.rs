@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, MintRequest};
+use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareConfig};
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
@@ -33,6 +33,8 @@ pub struct Plan {
     pub engine: EngineConfig,
     pub max_model_len: usize,
     pub pace: Duration,
+    pub shares: Vec<ShareConfig>,
+    pub meter: Option<Arc<dyn Meter>>,
 }
 
 impl Default for Plan {
@@ -56,6 +58,8 @@ impl Default for Plan {
             engine,
             max_model_len: 512,
             pace: Duration::ZERO,
+            shares: Vec::new(),
+            meter: None,
         }
     }
 }
@@ -110,11 +114,21 @@ impl House {
     }
 
     pub fn token_with(&self, scopes: &str) -> String {
+        self.mint("ann", None, scopes)
+    }
+
+    /// A token of another subject, who may be a member of a tenant.
+    pub fn token_of(&self, subject: &str, tenant: Option<&str>) -> String {
+        self.mint(subject, tenant, ALL_SCOPES)
+    }
+
+    fn mint(&self, subject: &str, tenant: Option<&str>, scopes: &str) -> String {
+        let tenant = tenant.map(|tenant| ("tenant".to_owned(), json!(tenant)));
         let request = MintRequest {
-            subject: "ann".to_owned(),
+            subject: subject.to_owned(),
             ttl: Duration::from_secs(600),
             scopes: scopes.to_owned(),
-            claims: serde_json::Map::new(),
+            claims: tenant.into_iter().collect(),
         };
         self.issuer
             .mint(&request, self.clock.unix_seconds())
@@ -134,10 +148,15 @@ impl House {
 
     /// A chat request; `fields` are added to a minimal one.
     pub fn chat_request(&self, fields: Value) -> reqwest::RequestBuilder {
+        self.chat_request_as(&self.token(), fields)
+    }
+
+    /// The same, of whoever has this token.
+    pub fn chat_request_as(&self, token: &str, fields: Value) -> reqwest::RequestBuilder {
         let request = self
             .client
             .post(self.url("/v1/chat/completions"))
-            .bearer_auth(self.token());
+            .bearer_auth(token);
         request.json(&chat_body(fields))
     }
 
@@ -252,7 +271,14 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let engine = Engine::start(parrot, plan.engine.clone(), vec![eos]);
     let clock = Clock::system();
     let issuer = BuiltinIssuer::ephemeral().unwrap();
-    let gate = Gate::new(&AuthConfig::default(), Some(issuer.clone()), clock.clone()).unwrap();
+    let config = AuthConfig {
+        shares: plan.shares.clone(),
+        ..AuthConfig::default()
+    };
+    let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    if let Some(meter) = &plan.meter {
+        gate = gate.with_meter(meter.clone());
+    }
     let model = ModelCard {
         id: MODEL.to_owned(),
         created: 1,

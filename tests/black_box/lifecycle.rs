@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use mixgate::engine::EngineConfig;
 use mixgate::server::{Server, ServerConfig};
 use serde_json::{Value, json};
 
@@ -65,43 +64,6 @@ async fn a_client_that_does_not_wait_for_its_single_body_frees_its_blocks() {
         [0, 0, 1, 0, 0, 0],
         "it was cancelled"
     );
-}
-
-#[tokio::test]
-async fn a_full_queue_is_503_with_a_time_to_come_back() {
-    let engine = EngineConfig {
-        max_num_batched_tokens: 64,
-        max_num_seqs: 1,
-        max_waiting: 1,
-        ..EngineConfig::default()
-    };
-    let house = House::with(Plan {
-        engine,
-        ..Plan::default()
-    })
-    .await;
-    house.brake.allow(1);
-    let first = tokio::spawn(house.chat_request(json!({})).send());
-    house
-        .eventually("the first request runs", || {
-            house.engine.stats().running == 1
-        })
-        .await;
-    let second = tokio::spawn(house.chat_request(json!({})).send());
-    house
-        .eventually("the second request waits", || {
-            house.engine.stats().waiting == 1
-        })
-        .await;
-    let third = house.chat(json!({})).await;
-    assert_eq!(third.headers()["retry-after"], "1");
-    assert_eq!(third.headers()["retry-after-ms"], "1000");
-    assert_eq!(refusal(third).await, (503, "overloaded".to_owned(), None));
-    house.brake.release();
-    for request in [first, second] {
-        assert_eq!(within(request).await.unwrap().unwrap().status(), 200);
-    }
-    house.idle().await;
 }
 
 #[tokio::test]

@@ -5,11 +5,14 @@
 
 mod auth;
 mod bad_input;
+mod cache;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod ends;
 mod harness;
 mod lifecycle;
 mod observe;
 mod parrot;
+mod queue;
 mod streaming;

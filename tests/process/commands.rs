@@ -115,7 +115,7 @@ fn the_configuration_in_force_says_where_each_value_comes_from() {
     assert_eq!(line("port"), "port = 9 # --port");
     assert_eq!(line("block_size"), "block_size = 8 # MIXGATE_BLOCK_SIZE");
     assert_eq!(line("max_num_seqs"), "max_num_seqs = 3 # mixgate.toml:1");
-    assert_eq!(line("max_waiting"), "max_waiting = 256 # default");
+    assert_eq!(line("max_waiting"), "max_waiting = 1024 # default");
 
     let shown = home.run(&["config", "show", "--port", "9"]).stdout;
     let again = Home::new();

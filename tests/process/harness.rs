@@ -58,8 +58,12 @@ impl Home {
     }
 
     pub fn token(&self, scopes: &str) -> String {
+        self.token_of("you", scopes)
+    }
+
+    pub fn token_of(&self, subject: &str, scopes: &str) -> String {
         let state_dir = self.state_dir();
-        let words = ["token", "mint", "--sub", "you", "--scope", scopes];
+        let words = ["token", "mint", "--sub", subject, "--scope", scopes];
         let said = self.run(&[&words[..], &["--state-dir", state_dir.to_str().unwrap()]].concat());
         assert_eq!(said.code, Some(0), "{}", said.stderr);
         said.stdout.trim_end().to_owned()
@@ -99,7 +103,17 @@ pub struct Mixgate {
 
 impl Mixgate {
     pub fn serve(more: &[&str]) -> Self {
+        Self::serve_at(Home::new(), more)
+    }
+
+    /// With a `mixgate.toml`.
+    pub fn serve_with(file: &str) -> Self {
         let home = Home::new();
+        std::fs::write(home.path().join("mixgate.toml"), file).unwrap();
+        Self::serve_at(home, &[])
+    }
+
+    fn serve_at(home: Home, more: &[&str]) -> Self {
         let state_dir = home.state_dir();
         let words = ["serve", "--port", "0", "--state-dir"];
         let words = [&words[..], &[state_dir.to_str().unwrap()], more].concat();

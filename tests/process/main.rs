@@ -14,3 +14,4 @@ mod leaks;
 mod null;
 mod paste;
 mod serve;
+mod sharing;

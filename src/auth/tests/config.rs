@@ -49,6 +49,7 @@ fn nobody_to_believe_is_an_error_and_so_are_two_kinds_of_issuer() {
     assert!(error.hint().unwrap().contains("[[auth.issuers]]"));
     let some = AuthConfig {
         issuers: vec![ed_issuer()],
+        ..AuthConfig::default()
     };
     let builtin = BuiltinIssuer::ephemeral().unwrap();
     assert!(Gate::new(&some, Some(builtin), Clock::system()).is_err());

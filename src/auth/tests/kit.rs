@@ -201,7 +201,10 @@ pub fn ed_issuer() -> IssuerConfig {
 }
 
 pub fn try_gate(issuers: Vec<IssuerConfig>) -> Result<Gate, GateError> {
-    let config = AuthConfig { issuers };
+    let config = AuthConfig {
+        issuers,
+        ..AuthConfig::default()
+    };
     Gate::new(&config, None, Clock::manual(NOW).0)
 }
 

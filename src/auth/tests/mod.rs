@@ -9,5 +9,6 @@ mod key_choice;
 mod kinds;
 mod kit;
 mod shape;
+mod shares;
 mod times;
 mod transport;

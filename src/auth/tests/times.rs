@@ -13,6 +13,7 @@ fn a_token_is_good_until_the_second_of_expiry_plus_skew() {
     let (clock, hand) = Clock::manual(NOW);
     let config = AuthConfig {
         issuers: vec![ed_issuer()],
+        ..AuthConfig::default()
     };
     let gate = Gate::new(&config, None, clock).unwrap();
     let token = token_with(json!({"exp": NOW + 600}));
@@ -182,6 +183,7 @@ fn a_token_that_lives_too_long_is_refused() {
 fn a_clock_before_1970_and_dates_at_the_edges_do_not_overflow() {
     let config = AuthConfig {
         issuers: vec![ed_issuer()],
+        ..AuthConfig::default()
     };
     let gate = Gate::new(&config, None, Clock::manual(0).0).unwrap();
     accepted(&gate, &token_with(json!({"exp": 60, "iat": 0, "nbf": 0})));

@@ -1,6 +1,8 @@
 //! From a request's events to its text: detokenising, stop strings and counting, the same for streams and single
 //! bodies, so that both say the same.
 
+use std::time::Duration;
+
 use crate::engine::{Event, FinishReason, TokenId, Usage};
 use crate::server::ApiError;
 use crate::text::{Detokenizer, StopStrings};
@@ -60,7 +62,10 @@ pub(in crate::server) enum Change {
 pub(in crate::server) struct Answer<D> {
     completions: Vec<Completion<D>>,
     prompt_tokens: usize,
+    /// As far as told: the sequences' own numbers add up to it.
     cached_tokens: usize,
+    /// Longest time that the request may take.
+    longest: Option<Duration>,
 }
 
 impl<D: Decoder> Answer<D> {
@@ -80,7 +85,13 @@ impl<D: Decoder> Answer<D> {
             completions: decoders.map(completion).collect(),
             prompt_tokens,
             cached_tokens: 0,
+            longest: None,
         }
+    }
+
+    /// The same, of a request that is ended after this time.
+    pub(in crate::server) fn within(self, longest: Option<Duration>) -> Self {
+        Self { longest, ..self }
     }
 
     /// Takes the next event, or the end of events, which before [`Self::is_over`] is a failure.
@@ -108,14 +119,15 @@ impl<D: Decoder> Answer<D> {
             FinishReason::Stop => Finish::Stop,
             FinishReason::Length => Finish::Length,
             // We are still listening, so it was not us who went away: the engine gave up on it.
-            FinishReason::Cancelled
-            | FinishReason::Aborted
-            | FinishReason::DeadlineExceeded
-            | FinishReason::Revoked => {
+            FinishReason::Cancelled | FinishReason::Aborted => {
                 return Change::Failed(ApiError::engine_failed());
             }
+            FinishReason::DeadlineExceeded => {
+                return Change::Failed(ApiError::deadline_exceeded(self.longest));
+            }
+            FinishReason::Revoked => return Change::Failed(ApiError::access_revoked()),
         };
-        self.cached_tokens = self.cached_tokens.max(usage.cached_tokens);
+        self.cached_tokens += usage.cached_tokens;
         completion.end(index, finish, usage.completion_tokens)
     }
 

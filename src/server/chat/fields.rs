@@ -140,6 +140,7 @@ pub static REQUEST_FIELDS: &[WireField] = &[
     read("presence_penalty"),
     read("repetition_penalty"),
     read("logit_bias"),
+    read("cache_salt"),
     // Bookkeeping of the caller's.
     harmless("user", "who asks is what the token says"),
     harmless("safety_identifier", "who asks is what the token says"),
@@ -158,10 +159,6 @@ pub static REQUEST_FIELDS: &[WireField] = &[
     harmless(
         "prompt_cache_options",
         "a hint how to cache; the answer is the same",
-    ),
-    harmless(
-        "cache_salt",
-        "nothing is shared between callers, salted or not",
     ),
     harmless(
         "reasoning_effort",

@@ -17,10 +17,10 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::auth::{Identity, Permit};
-use crate::engine::{Event, Generation, TokenId};
+use crate::engine::{Engine, Event, Generation, Status, SubmitError, TokenId};
 use crate::text::{RawMessage, normalise};
 
-use super::app::Shared;
+use super::app::{App, ModelCard, Shared};
 use super::body::JsonBody;
 use super::request_id::{Arrival, random_id};
 use super::{ApiError, refused, stream};
@@ -41,47 +41,106 @@ pub(super) async fn complete(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let app = &shared.app;
+    let turned_away = |error: SubmitError| {
+        shared.metrics.refused(&error);
+        ApiError::from(error)
+    };
+    accepts(&app.engine).map_err(turned_away)?;
     let mut chat = ChatRequest::parse(&body, &app.model)?;
     drop(body);
+    let size = Size::of(&chat, app)?;
     let identity = permit.identity().clone();
+    let longest = permit.share().deadline;
     // Before the prompt is made: what waits is bounded, and so is the work done for nothing.
-    let place = app.engine.reserve(permit, chat.n, 0)?;
+    let place = match app.engine.reserve(permit, chat.n, size.tokens) {
+        Ok(place) => place,
+        // It must not come back for a place that it could never use.
+        Err(_) if !size.may_fit => return Err(size.context_length(&app.model)),
+        Err(error) => return Err(turned_away(error)),
+    };
     let prompt = prompt(&shared, std::mem::take(&mut chat.messages)).await?;
 
-    let asked = Asked {
-        stream: chat.stream.then_some(chat.stream_options),
-        stops: std::mem::take(&mut chat.stop),
-        prompt_tokens: prompt.len(),
-        n: chat.n,
-    };
+    let (stream, stops) = (chat.stream, std::mem::take(&mut chat.stop));
+    let (options, n, prompt_tokens) = (chat.stream_options, chat.n, prompt.len());
     let request = request::engine_request(chat, prompt, &app.model)?;
+    let asked = Asked {
+        prompt_tokens,
+        n,
+        max_tokens: request.until.max_tokens,
+    };
     // Counted before the engine has it: shutdown must not find a moment between.
     let in_flight = shared.in_flight.enter();
-    let generation = place.submit(request)?;
+    let generation = place.submit(request).map_err(turned_away)?;
 
-    let decoders = (0..asked.n).map(|_| app.text.detokenizer());
-    let answer = Answer::new(decoders, &asked.stops, asked.prompt_tokens);
+    let decoders = (0..n).map(|_| app.text.detokenizer());
+    let answer = Answer::new(decoders, &stops, prompt_tokens).within(longest);
     let record = Record::begin(&shared, in_flight, &arrival, &identity, &asked);
     let envelope = Envelope {
         id: random_id("chatcmpl-"),
         created: app.clock.unix_seconds(),
         model: app.model.id.clone(),
     };
-    match asked.stream {
-        Some(options) => {
-            let chunks = stream::Chunks::new(generation, answer, envelope, options, record);
-            chunks.into_response(shared.config.ping_interval).await
-        }
-        None => respond::whole(generation, answer, envelope, record).await,
+    if stream {
+        let chunks = stream::Chunks::new(generation, answer, envelope, options, record);
+        chunks.into_response(shared.config.ping_interval).await
+    } else {
+        respond::whole(generation, answer, envelope, record).await
     }
 }
 
-/// What is still needed of the request once the engine has it.
+/// What was asked for, in numbers: what is written down of a request.
 struct Asked {
-    stream: Option<StreamOptions>,
-    stops: Vec<String>,
     prompt_tokens: usize,
     n: u32,
+    /// As the engine has it, the rest of the context if the caller named none.
+    max_tokens: usize,
+}
+
+/// Whether requests are taken at all, before anything is done about one.
+fn accepts(engine: &Engine) -> Result<(), SubmitError> {
+    match engine.status() {
+        Status::Ready => Ok(()),
+        Status::Draining => Err(SubmitError::ShuttingDown),
+        Status::Failed => Err(SubmitError::Failed),
+    }
+}
+
+/// What can be said of a request's tokens without looking at its text.
+struct Size {
+    /// Least tokens of the prompt.
+    prompt: usize,
+    /// Least tokens of one completion, as asked for.
+    completion: usize,
+    /// Least tokens that it will reserve.
+    tokens: usize,
+    /// Whether prompt and completion may fit the context.
+    may_fit: bool,
+}
+
+impl Size {
+    /// # Errors
+    /// 400 if the prompt cannot fit the context, by its size alone.
+    fn of(chat: &ChatRequest, app: &App) -> Result<Self, ApiError> {
+        let limit = app.model.max_model_len;
+        let contents = chat.messages.iter().filter_map(|it| it.content.as_ref());
+        let prompt = app.text.least_tokens(contents.map(String::len).sum());
+        let completion = chat.max_tokens.unwrap_or(chat.min_tokens.max(1));
+        let completions = completion.min(limit).saturating_mul(chat.n as usize);
+        let size = Self {
+            prompt,
+            completion,
+            tokens: prompt.saturating_add(completions),
+            may_fit: prompt.saturating_add(completion) <= limit,
+        };
+        if prompt >= limit {
+            return Err(size.context_length(&app.model));
+        }
+        Ok(size)
+    }
+
+    fn context_length(&self, model: &ModelCard) -> ApiError {
+        ApiError::context_length_at_least(model.max_model_len, self.prompt, self.completion)
+    }
 }
 
 /// A permit, taken from the caller's identity.
@@ -105,24 +164,12 @@ impl FromRequestParts<Arc<Shared>> for Admitted {
     }
 }
 
-/// Renders and tokenises, off the threads that serve connections and only so many at a time. What cannot fit is
-/// refused by its size alone.
+/// Renders and tokenises, off the threads that serve connections and only so many at a time.
 async fn prompt(shared: &Shared, messages: Vec<RawMessage>) -> Result<Vec<TokenId>, ApiError> {
-    let (text, model) = (&shared.app.text, &shared.app.model);
-    let contents = messages
-        .iter()
-        .filter_map(|message| message.content.as_ref());
-    let least = text.least_tokens(contents.map(String::len).sum());
-    if least >= model.max_model_len {
-        return Err(ApiError::context_length_at_least(
-            model.max_model_len,
-            least,
-        ));
-    }
     // The semaphore is never closed. The permit goes along, so that a client who leaves does not make room for a
     // second one while the work still runs.
     let turn = shared.tokenising.clone().acquire_owned().await;
-    let text = text.clone();
+    let text = shared.app.text.clone();
     let work = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         text.chat_prompt(&normalise(&messages)?)

@@ -23,6 +23,8 @@ pub(in crate::server) struct Record {
     /// When each sequence had its latest token.
     latest: Vec<Option<Instant>>,
     usage: Usage,
+    /// Tokens that each completion could have had.
+    max_tokens: usize,
     status: u16,
     finish: &'static str,
     _in_flight: Option<InFlightGuard>,
@@ -48,6 +50,7 @@ impl Record {
                 prompt_tokens: asked.prompt_tokens,
                 ..Usage::default()
             },
+            max_tokens: asked.max_tokens,
             // What stands here if nobody reports an end: the client has gone.
             status: CLIENT_GONE,
             finish: "client_gone",
@@ -66,16 +69,22 @@ impl Record {
             time_to_first_token: None,
             latest: vec![None; n],
             usage: Usage::default(),
+            max_tokens: 0,
             status: CLIENT_GONE,
             finish: "",
             _in_flight: None,
         }
     }
 
-    /// Notes the time of a token.
+    /// Notes the time of a token, and what a sequence had from the cache.
     pub(in crate::server) fn event(&mut self, event: Option<&Event>) {
-        let Some(Event::Token { index, .. }) = event else {
-            return;
+        let index = match event {
+            Some(Event::Token { index, .. }) => index,
+            Some(Event::Finished { usage, .. }) => {
+                self.usage.cached_tokens += usage.cached_tokens;
+                return;
+            }
+            Some(Event::Failed(_)) | None => return,
         };
         let Some(latest) = self.latest.get_mut(*index as usize) else {
             return;
@@ -114,6 +123,8 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
+        let n = self.latest.len();
+        shared.metrics.request(self.usage, n, self.max_tokens);
         tracing::info!(
             request_id = &*self.request_id,
             // The gate lets no control character into a subject, so that none can forge a second line.
@@ -121,6 +132,7 @@ impl Drop for Record {
             model = shared.app.model.id,
             status = self.status,
             prompt_tokens = self.usage.prompt_tokens,
+            cached_tokens = self.usage.cached_tokens,
             completion_tokens = self.usage.completion_tokens,
             ttft_ms = self
                 .time_to_first_token

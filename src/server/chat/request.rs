@@ -4,30 +4,23 @@ use super::wire::{ChatRequest, WireSampling};
 use crate::engine::{Request, SamplingParams, StopConditions, TokenId};
 use crate::server::{ApiError, ModelCard, SamplingDefaults};
 
-/// The engine's request. `max_tokens` is cut to what the context leaves beside the prompt; the answer's
-/// `finish_reason` says `length` where that mattered.
+/// The engine's request. Without `max_tokens` the completion may take what the context leaves beside the prompt.
 ///
 /// # Errors
-/// `context_length_exceeded` if the prompt leaves no room for a single token, or not for `min_tokens`.
+/// `context_length_exceeded` if the prompt leaves no room for a single token, or not for the `max_tokens` or
+/// `min_tokens` that were asked for.
 pub(super) fn engine_request(
     chat: ChatRequest,
     prompt: Vec<TokenId>,
     model: &ModelCard,
 ) -> Result<Request, ApiError> {
     let room = model.max_model_len.saturating_sub(prompt.len());
-    if room == 0 {
+    let least = chat.max_tokens.unwrap_or(chat.min_tokens.max(1));
+    if least > room {
         return Err(ApiError::context_length(
             model.max_model_len,
             prompt.len(),
-            chat.max_tokens.unwrap_or(1),
-        ));
-    }
-    let max_tokens = chat.max_tokens.unwrap_or(room).min(room);
-    if chat.min_tokens > max_tokens {
-        return Err(ApiError::context_length(
-            model.max_model_len,
-            prompt.len(),
-            chat.min_tokens,
+            least,
         ));
     }
     Ok(Request {
@@ -35,12 +28,12 @@ pub(super) fn engine_request(
         n: chat.n,
         sampling: sampling(chat.sampling, model.sampling),
         until: StopConditions {
-            max_tokens,
+            max_tokens: chat.max_tokens.unwrap_or(room),
             min_tokens: chat.min_tokens,
             stop_token_ids: chat.stop_token_ids,
             ignore_eos: chat.ignore_eos,
         },
-        cache_salt: None,
+        cache_salt: chat.cache_salt,
     })
 }
 
@@ -106,19 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn max_tokens_is_cut_to_what_the_context_leaves() {
+    fn max_tokens_that_the_context_cannot_hold_are_refused_not_cut() {
         let chat = |max_tokens| ChatRequest {
             max_tokens: Some(max_tokens),
             ..ChatRequest::default()
         };
-        assert_eq!(built(chat(3), 4).unwrap().until.max_tokens, 3);
-        assert_eq!(built(chat(9), 4).unwrap().until.max_tokens, 6);
+        assert_eq!(built(chat(6), 4).unwrap().until.max_tokens, 6);
+        let error = built(chat(7), 4).unwrap_err();
+        assert_eq!(
+            error.message(),
+            "This model's maximum context length is 10 tokens. However, you requested 11 tokens (4 in the messages, 7 \
+             in the completion). Please reduce the length of the messages or completion."
+        );
     }
 
     #[test]
     fn min_tokens_that_the_context_cannot_hold_are_refused_not_cut() {
         let chat = |min_tokens| ChatRequest {
-            max_tokens: Some(9),
             min_tokens,
             ..ChatRequest::default()
         };

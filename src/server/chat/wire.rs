@@ -12,6 +12,9 @@
 //! | `max_tokens`, `max_completion_tokens` | ≥ 1, the same if both are given |
 //! | `stop` | a string or up to 16; an empty one never matches |
 //! | `logit_bias` | up to 1024 token ids → −100 to 100 |
+//! | `cache_salt` | 1 to 256 bytes; cached prefixes are shared only under the same one |
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -35,6 +38,8 @@ pub(super) struct ChatRequest {
     pub(super) stop: Vec<String>,
     pub(super) stop_token_ids: Vec<TokenId>,
     pub(super) sampling: WireSampling,
+    /// Narrows with whom cached prefixes are shared.
+    pub(super) cache_salt: Option<Arc<str>>,
 }
 
 /// Sampling fields as sent; what is `None` was not.
@@ -97,6 +102,7 @@ impl ChatRequest {
             })?
             .unwrap_or_default(),
             sampling: WireSampling::parse(body, model.vocab_size)?,
+            cache_salt: optional(field("cache_salt"), cache_salt)?,
         })
     }
 }
@@ -300,6 +306,18 @@ fn logit_bias(field: &Field<'_>, vocab_size: usize) -> Result<Vec<(TokenId, f32)
     Ok(biases)
 }
 
+fn cache_salt(field: &Field<'_>) -> Result<Arc<str>, ApiError> {
+    let salt = field.text()?;
+    if (1..=MAX_SALT_BYTES).contains(&salt.len()) {
+        Ok(salt.into())
+    } else {
+        Err(field.invalid(format_args!(
+            "must have 1 to {MAX_SALT_BYTES} bytes, not {}",
+            salt.len()
+        )))
+    }
+}
+
 fn repetition_penalty(field: &Field<'_>) -> Result<f32, ApiError> {
     let given = field.number(f64::MIN..=f64::MAX)?;
     // What is tiny or huge may become 0 or infinity in f32.
@@ -328,6 +346,8 @@ const MAX_N: u32 = 16;
 const MAX_STOPS: usize = 16;
 /// Each piece of text is compared with every stop string.
 const MAX_STOP_BYTES: usize = 1024;
+/// As many as a name in a token.
+const MAX_SALT_BYTES: usize = 256;
 /// Bounds the work per sampled token.
 const MAX_IDS: usize = 1024;
 

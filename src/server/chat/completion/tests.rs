@@ -32,9 +32,10 @@ fn token(index: u32, id: TokenId) -> Option<Event> {
 }
 
 fn finished(index: u32, reason: FinishReason, completion_tokens: usize) -> Option<Event> {
+    // The prompt is the first sequence's.
     let usage = Usage {
-        prompt_tokens: 5,
-        cached_tokens: 2,
+        prompt_tokens: if index == 0 { 5 } else { 0 },
+        cached_tokens: if index == 0 { 2 } else { 0 },
         completion_tokens,
     };
     Some(Event::Finished {
@@ -187,6 +188,33 @@ fn whatever_ends_too_early_is_a_503() {
             "{event:?} became {change:?}"
         );
     }
+}
+
+#[test]
+fn an_end_by_the_operators_rules_has_its_own_code() {
+    let ended = |reason| {
+        let answer = answer(&["x"], "", &[], 1).within(Some(Duration::from_secs(2)));
+        let mut answer = answer;
+        match answer.absorb(finished(0, reason, 1)) {
+            Change::Failed(error) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    let late = ended(FinishReason::DeadlineExceeded);
+    assert_eq!(
+        (late.status().as_u16(), late.code()),
+        (504, "deadline_exceeded")
+    );
+    assert!(
+        late.message().contains("within the 2 seconds"),
+        "{}",
+        late.message()
+    );
+    let revoked = ended(FinishReason::Revoked);
+    assert_eq!(
+        (revoked.status().as_u16(), revoked.code()),
+        (403, "access_revoked")
+    );
 }
 
 #[test]

@@ -66,8 +66,9 @@ fn every_supported_field_arrives() {
         "stop": ["a", "", "b"], "stop_token_ids": [5, 99],
         "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": -1,
         "frequency_penalty": -2, "presence_penalty": 2, "repetition_penalty": 1.1,
-        "logit_bias": {"0": -100, "99": 1.5},
+        "logit_bias": {"0": -100, "99": 1.5}, "cache_salt": "pepper",
     }));
+    assert_eq!(chat.cache_salt.as_deref(), Some("pepper"));
     assert!(chat.stream && chat.ignore_eos);
     assert!(chat.stream_options.include_usage && chat.stream_options.continuous_usage_stats);
     assert_eq!((chat.n, chat.max_tokens, chat.min_tokens), (2, Some(7), 3));
@@ -134,6 +135,7 @@ fn wrong_types_are_named_with_what_is_wanted() {
         (json!({"temperature": "0.7"}), "temperature"),
         (json!({"max_tokens": "16"}), "max_tokens"),
         (json!({"max_tokens": 1.5}), "max_tokens"),
+        (json!({"cache_salt": 7}), "cache_salt"),
         (json!({"n": [1]}), "n"),
         (json!({"stop": 7}), "stop"),
         (json!({"stop": ["a", 7]}), "stop[1]"),
@@ -180,6 +182,8 @@ fn values_out_of_range_are_named() {
         (json!({"seed": u64::MAX}), "seed"),
         (json!({"stop": vec!["x"; 17]}), "stop"),
         (json!({"stop": "x".repeat(1025)}), "stop"),
+        (json!({"cache_salt": ""}), "cache_salt"),
+        (json!({"cache_salt": "é".repeat(129)}), "cache_salt"),
         (json!({"stop_token_ids": [100]}), "stop_token_ids[0]"),
         (json!({"logit_bias": {"100": 1}}), "logit_bias"),
         (json!({"logit_bias": {"07": 1}}), "logit_bias"),
@@ -204,6 +208,7 @@ fn the_edges_of_the_ranges_are_inside() {
         json!({"max_tokens": 5, "max_completion_tokens": 5}),
         json!({"stop": "x".repeat(1024), "logit_bias": {}}),
         json!({"stop": []}),
+        json!({"cache_salt": "é".repeat(128)}),
     ] {
         parsed(fields);
     }

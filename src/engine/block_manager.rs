@@ -150,6 +150,16 @@ impl BlockManager {
         self.cached.insert(name, block);
     }
 
+    /// Tables that hold the block.
+    pub fn holders(&self, block: BlockId) -> usize {
+        self.references[block.0 as usize] as usize
+    }
+
+    /// The name by which the block can be found.
+    pub fn name(&self, block: BlockId) -> Option<BlockHash> {
+        self.cached.name(block)
+    }
+
     /// Blocks of `table` that no other table holds: what would come back if it were released.
     pub fn held_alone(&self, table: &[BlockId]) -> usize {
         let alone = |block: &&BlockId| self.references[block.0 as usize] == 1;

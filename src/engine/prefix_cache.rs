@@ -160,7 +160,12 @@ impl PrefixCache {
 
     /// Whether the block can be found by a name.
     pub fn holds(&self, block: BlockId) -> bool {
-        self.names[block.0 as usize].is_some()
+        self.name(block).is_some()
+    }
+
+    /// The name by which the block can be found.
+    pub fn name(&self, block: BlockId) -> Option<BlockHash> {
+        self.names[block.0 as usize]
     }
 
     /// From now on the block is found by `name`, unless an equal one is already: then the older stays.

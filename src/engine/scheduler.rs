@@ -133,6 +133,7 @@ impl Scheduler {
         plan.clear();
         self.prefilling.clear();
         self.plan_decodes(plan);
+        plan.end_decodes();
         self.plan_prefills(now, plan);
     }
 
@@ -226,13 +227,14 @@ impl Scheduler {
     /// What the budget leaves goes to arrears and newcomers, in everybody's turn. While others decode, no more than
     /// `max_prefill_tokens`: that bounds what a long prompt costs them.
     fn plan_prefills(&mut self, now: Duration, plan: &mut StepPlan) {
-        let mut limit = self.max_num_batched_tokens;
-        if plan.num_tokens() > 0 {
-            limit = limit.min(plan.num_tokens() + self.max_prefill_tokens);
-        }
         // Whoever was preempted just now would get the blocks back that it lost, and lose them again next step.
         let mut admits = plan.preempted.is_empty();
-        while plan.num_tokens() < limit {
+        loop {
+            // Anew each time: whoever gives way to a newcomer may have been a decode.
+            let limit = self.limit(plan);
+            if plan.num_tokens() >= limit {
+                break;
+            }
             let running = self.next_prefilling(now);
             let waiting = match admits {
                 true => self.next_waiting(now),
@@ -244,7 +246,7 @@ impl Scheduler {
                 {
                     admits = self.admit(candidate, plan);
                     if admits {
-                        self.schedule(candidate.slot, limit, plan);
+                        self.schedule(candidate.slot, self.limit(plan), plan);
                     }
                 }
                 (Some((_, at)), _) => {
@@ -253,6 +255,16 @@ impl Scheduler {
                 }
                 _ => break,
             }
+        }
+    }
+
+    /// Most tokens of the plan, as long as it has the decodes that it has now.
+    fn limit(&self, plan: &StepPlan) -> usize {
+        match plan.num_decodes() {
+            0 => self.max_num_batched_tokens,
+            decodes => self
+                .max_num_batched_tokens
+                .min(decodes + self.max_prefill_tokens),
         }
     }
 

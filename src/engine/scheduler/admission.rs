@@ -6,11 +6,14 @@ use super::plan::{BlockCopy, StepPlan};
 use super::{Phase, Scheduler, SequenceSlot};
 use crate::engine::block_manager::BlockId;
 use crate::engine::fairness::{Candidate, Turn};
+use crate::engine::sequence::SequenceId;
 
 /// A candidate for whom there was no room.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stall {
-    slot: SequenceSlot,
+    id: SequenceId,
+    /// Leading blocks of it that were in the prefix cache then.
+    found: usize,
     /// Blocks that were free then.
     free: usize,
     /// Blocks that it lacked.
@@ -70,12 +73,10 @@ impl Scheduler {
     pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
         let turn = |(at, &slot): (usize, &SequenceSlot)| {
             let sequence = &self.sequences[slot];
-            // It may have been preempted since it was noted.
-            let runs = sequence.phase == Phase::Running;
             let turn = self.book.turn(sequence.subject, sequence.queued(slot), now);
-            runs.then_some((turn, at))
+            (turn, at)
         };
-        self.prefilling.iter().enumerate().filter_map(turn).min()
+        self.prefilling.iter().enumerate().map(turn).min()
     }
 
     /// The waiting sequence whose turn is next, of those for whom there may be a place.
@@ -103,9 +104,8 @@ impl Scheduler {
     /// Lets a waiting sequence run, if there is room or others must make some. It has blocks for all that it knows then.
     pub(super) fn admit(&mut self, candidate: Candidate, plan: &mut StepPlan) -> bool {
         let Candidate { slot, subject, .. } = candidate;
-        let free = self.blocks.num_free();
-        let stalled = |stall: &Stall| stall.slot == slot && free <= stall.free;
-        let (mut head, lacks) = match self.stall.filter(stalled) {
+        let stalled = self.stall.filter(|stall| self.still_lacks(stall, slot));
+        let (mut head, lacks) = match stalled {
             Some(stall) => (None, stall.lacks),
             None => {
                 let head = self.head_of(slot);
@@ -115,7 +115,14 @@ impl Scheduler {
         };
         if lacks > 0 || self.is_full() {
             if !self.displace(candidate, lacks, plan) {
-                self.stall = (lacks > 0).then_some(Stall { slot, free, lacks });
+                if let (Some(head), true) = (head, lacks > 0) {
+                    self.stall = Some(Stall {
+                        id: self.sequences[slot].id(),
+                        found: head.blocks,
+                        free: self.blocks.num_free(),
+                        lacks,
+                    });
+                }
                 return false;
             }
             // What the displaced have let go may be part of it.
@@ -142,6 +149,18 @@ impl Scheduler {
 
     fn is_full(&self) -> bool {
         self.running.len() >= self.max_num_seqs
+    }
+
+    /// Whether nothing has changed for the better since the sequence did not fit: no more blocks are free, and no more
+    /// of its beginning is there to be shared.
+    fn still_lacks(&self, stall: &Stall, slot: SequenceSlot) -> bool {
+        let sequence = &self.sequences[slot];
+        let next = sequence.chain.names().get(stall.found);
+        let is_longer = next.is_some_and(|name| self.blocks.find(&[*name]).blocks > 0);
+        stall.id == sequence.id()
+            && self.blocks.num_free() <= stall.free
+            && !is_longer
+            && self.ready_leader(slot).is_none()
     }
 
     /// Blocks that are too few for a sequence that begins with `head`.
@@ -197,12 +216,7 @@ impl Scheduler {
             head.unheld = found.unheld;
         }
         let shared = sequence.prompt().len() - 1;
-        let leader = sequence.leader.and_then(|(leader, id)| {
-            let sequence = self.sequences.still(leader, id)?;
-            let ready = sequence.num_computed_tokens() >= shared;
-            (sequence.phase == Phase::Running && ready).then_some(leader)
-        });
-        match leader {
+        match self.ready_leader(slot) {
             Some(leader) if shared > head.tokens => Head {
                 tokens: shared,
                 blocks: shared / block_size,
@@ -211,6 +225,15 @@ impl Scheduler {
             },
             _ => head,
         }
+    }
+
+    /// The running sequence that has computed the prompt that it shares with the given one, but for the last token.
+    fn ready_leader(&self, slot: SequenceSlot) -> Option<SequenceSlot> {
+        let sequence = &self.sequences[slot];
+        let (leader, id) = sequence.leader?;
+        let its = self.sequences.still(leader, id)?;
+        let ready = its.num_computed_tokens() >= sequence.prompt().len() - 1;
+        (its.phase == Phase::Running && ready).then_some(leader)
     }
 
     /// Enters what a sequence was given into the books.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Phase, Scheduler};
 use crate::auth::IdentityKey;
-use crate::engine::block_manager::Inconsistent;
+use crate::engine::block_manager::{BlockId, Inconsistent};
 use crate::engine::fairness::SubjectSlot;
 use crate::engine::sequence::{Sequence, SequenceId, SequenceSlot};
 
@@ -44,11 +44,36 @@ impl Scheduler {
             {
                 return Err(Broken::BlockTable { id, held, computed });
             }
+            self.check_contents(sequence)?;
         }
         if running.len() != self.running.len() || queued != self.book.num_waiting() {
             return Err(Broken::Counts);
         }
+        if running.len() > self.max_num_seqs {
+            return Err(Broken::TooMany {
+                running: running.len(),
+            });
+        }
         self.check_accounts()
+    }
+
+    /// Only whole computed blocks are shared, and what can be found is found by the name of what is in it.
+    fn check_contents(&self, sequence: &Sequence) -> Result<(), Broken> {
+        let id = sequence.id();
+        let whole = sequence.num_computed_tokens() / self.blocks.block_size();
+        let names = sequence.chain.names();
+        for (index, &block) in sequence.block_table().iter().enumerate() {
+            if index >= whole && self.blocks.holders(block) > 1 {
+                return Err(Broken::Shared { id, block });
+            }
+            // It has none if an equal block was there before.
+            let name = self.blocks.name(block);
+            let expected = names.get(index).filter(|_| index < whole).copied();
+            if name.is_some() && name != expected {
+                return Err(Broken::Name { id, block });
+            }
+        }
+        Ok(())
     }
 
     fn is_followed(&self, slot: SequenceSlot, sequence: &Sequence) -> bool {
@@ -85,6 +110,14 @@ impl Scheduler {
         if self.quota.is_limited() && !quotas_agree() {
             return Err(Broken::Counts);
         }
+        for (tenant, held) in self.quota.iter() {
+            let of_tenant =
+                |slot: &&SequenceSlot| self.sequences[**slot].standing.tenant == *tenant;
+            // Who runs a single sequence may hold as much as that takes.
+            if !self.quota.covers(held) && self.running.iter().filter(of_tenant).count() > 1 {
+                return Err(Broken::Quota { held });
+            }
+        }
         Ok(())
     }
 }
@@ -106,6 +139,34 @@ pub enum Broken {
     /// Queues, subjects or tenants count what is not there.
     #[error("the counts of queues, subjects or tenants are wrong")]
     Counts,
+    /// More sequences run than may.
+    #[error("{running} sequences run, which is more than may")]
+    TooMany {
+        /// Sequences that run.
+        running: usize,
+    },
+    /// A tenant that runs several sequences holds more blocks than it may.
+    #[error("a tenant holds {held} blocks, which is more than its quota")]
+    Quota {
+        /// Blocks that its sequences hold.
+        held: usize,
+    },
+    /// A block that is not completely computed stands in several block tables.
+    #[error("{id:?} shares block {} and has not computed all of it", .block.0)]
+    Shared {
+        /// One of those that share it.
+        id: SequenceId,
+        /// The block.
+        block: BlockId,
+    },
+    /// A held block is found by a name that is not that of its contents.
+    #[error("block {} of {id:?} is found by a wrong name", .block.0)]
+    Name {
+        /// The sequence.
+        id: SequenceId,
+        /// The block.
+        block: BlockId,
+    },
     /// A waiting sequence that holds blocks or counts tokens as computed.
     #[error("{id:?} waits and still has computed tokens or blocks")]
     WaitingWithBlocks {

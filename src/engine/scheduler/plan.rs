@@ -17,6 +17,8 @@ pub struct StepPlan {
     pub preempted: Vec<SequenceId>,
     num_tokens: usize,
     num_due: usize,
+    /// Leading parts that are decodes, of one token each.
+    num_decodes: usize,
 }
 
 impl StepPlan {
@@ -42,6 +44,7 @@ impl StepPlan {
         self.preempted.clear();
         self.num_tokens = 0;
         self.num_due = 0;
+        self.num_decodes = 0;
     }
 
     pub(super) fn push(&mut self, part: Part) {
@@ -50,12 +53,23 @@ impl StepPlan {
         self.parts.push(part);
     }
 
+    /// All parts so far are decodes, and no more of them will come.
+    pub(super) fn end_decodes(&mut self) {
+        self.num_decodes = self.parts.len();
+    }
+
+    /// Decodes in it, which are one token each.
+    pub(super) fn num_decodes(&self) -> usize {
+        self.num_decodes
+    }
+
     /// Strikes out the part of a sequence that has lost its blocks.
     pub(super) fn strike(&mut self, slot: SequenceSlot) {
         if let Some(at) = self.parts.iter().position(|part| part.slot == slot) {
             let part = self.parts.remove(at);
             self.num_tokens -= part.num_tokens;
             self.num_due -= usize::from(part.due);
+            self.num_decodes -= usize::from(at < self.num_decodes);
         }
     }
 }

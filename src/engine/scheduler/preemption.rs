@@ -93,6 +93,8 @@ impl Scheduler {
             .position(|&other| other == slot)
             .expect(KEPT);
         self.running.remove(at);
+        // Should it be admitted again in this very plan, it must not be in it twice.
+        self.prefilling.retain(|&other| other != slot);
         let mut table = std::mem::take(&mut self.sequences[slot].block_table);
         let sequence = &mut self.sequences[slot];
         self.quota.give_back(&sequence.standing.tenant, table.len());

@@ -37,6 +37,11 @@ impl Quota {
         held == 0 || held + more <= limit
     }
 
+    /// Whether a tenant that runs several sequences may hold `blocks`.
+    pub(super) fn covers(&self, blocks: usize) -> bool {
+        self.limit.is_none_or(|limit| blocks <= limit)
+    }
+
     pub(super) fn held(&self, tenant: &IdentityKey) -> usize {
         self.held.get(tenant).copied().unwrap_or(0)
     }

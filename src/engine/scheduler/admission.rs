@@ -70,12 +70,10 @@ impl Scheduler {
     pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
         let turn = |(at, &slot): (usize, &SequenceSlot)| {
             let sequence = &self.sequences[slot];
-            // It may have been preempted since it was noted.
-            let runs = sequence.phase == Phase::Running;
             let turn = self.book.turn(sequence.subject, sequence.queued(slot), now);
-            runs.then_some((turn, at))
+            (turn, at)
         };
-        self.prefilling.iter().enumerate().filter_map(turn).min()
+        self.prefilling.iter().enumerate().map(turn).min()
     }
 
     /// The waiting sequence whose turn is next, of those for whom there may be a place.

@@ -93,6 +93,8 @@ impl Scheduler {
             .position(|&other| other == slot)
             .expect(KEPT);
         self.running.remove(at);
+        // It may find room again in this very step, and would be in it twice.
+        self.prefilling.retain(|&other| other != slot);
         let mut table = std::mem::take(&mut self.sequences[slot].block_table);
         let sequence = &mut self.sequences[slot];
         self.quota.give_back(&sequence.standing.tenant, table.len());

@@ -1,140 +1,17 @@
 //! Random requests of random callers that come, go and are cut short, on random small engines.
 
-use std::num::NonZeroU32;
+mod visits;
+
 use std::sync::{Mutex, PoisonError};
 
 use proptest::prelude::*;
-use proptest::sample::select;
 
 use super::tests::{Bench, events};
 use super::*;
 use crate::auth::{Identity, Meter, Permit, Priority, Revocation, Share, TokensUsed};
-use crate::engine::fake::{Course, VOCAB, alone, config, courses};
-use crate::engine::{
-    Event, Generation, Request, SamplingParams, SchedulingPolicy, StopConditions, Usage,
-};
-
-#[derive(Debug, Clone)]
-struct Visit {
-    /// Step before which it is submitted.
-    arrives: usize,
-    subject: &'static str,
-    tenant: &'static str,
-    share: Share,
-    request: Request,
-    /// What cuts it short, and how many steps after its arrival.
-    leaves: Option<(Leaving, usize)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Leaving {
-    Drop,
-    Finish,
-    Revoked,
-}
-
-#[derive(Debug, Clone)]
-struct Size {
-    budget: usize,
-    max_prefill_tokens: usize,
-    max_num_seqs: usize,
-    block_size: usize,
-    /// Beyond what the longest sequence takes.
-    spare_blocks: usize,
-    policy: SchedulingPolicy,
-    prefix_caching: bool,
-    max_tenant_blocks_percent: Option<u8>,
-    /// Tokens of [`PUBLIC`] that are declared so.
-    public: usize,
-    /// What passes between two steps.
-    pace: Duration,
-}
-
-impl Size {
-    fn config(&self) -> EngineConfig {
-        EngineConfig {
-            max_prefill_tokens: self.max_prefill_tokens,
-            scheduling_policy: self.policy,
-            prefix_caching: self.prefix_caching,
-            max_tenant_blocks_percent: self.max_tenant_blocks_percent,
-            public_prefixes: vec![PUBLIC[..self.public].into()],
-            ..config(self.budget, self.max_num_seqs)
-        }
-    }
-}
-
-prop_compose! {
-    fn visit()(
-        arrives in 0_usize..20,
-        (subject, tenant) in select(&CALLERS),
-        weight in 1_u32..4,
-        priority in select(&[Priority::Low, Priority::Normal, Priority::High]),
-        request in request(),
-        leaves in proptest::option::weighted(0.3, (
-            select(&[Leaving::Drop, Leaving::Finish, Leaving::Revoked]),
-            0_usize..12,
-        )),
-    ) -> Visit {
-        let weight = NonZeroU32::new(weight).unwrap();
-        let share = Share { weight, priority, deadline: None };
-        Visit { arrives, subject, tenant, share, request, leaves }
-    }
-}
-
-prop_compose! {
-    fn size()(
-        budget in 1_usize..24,
-        max_prefill_tokens in 1_usize..24,
-        max_num_seqs in 1_usize..6,
-        block_size in 1_usize..6,
-        spare_blocks in 0_usize..6,
-        policy in select(&[SchedulingPolicy::Fair, SchedulingPolicy::FirstCome]),
-        prefix_caching in prop::bool::weighted(0.8),
-        max_tenant_blocks_percent in proptest::option::weighted(0.3, 1_u8..100),
-        public in prop_oneof![2 => Just(0), 1 => Just(3), 1 => Just(PUBLIC.len())],
-        pace in select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(9)]),
-    ) -> Size {
-        Size {
-            budget, max_prefill_tokens, max_num_seqs, block_size, spare_blocks, policy, prefix_caching,
-            max_tenant_blocks_percent, public, pace,
-        }
-    }
-}
-
-/// Many begin alike, some are alike, few are like no other.
-fn prompt() -> impl Strategy<Value = Vec<TokenId>> {
-    let of_stems = prop::collection::vec(select(&STEMS), 1..5).prop_map(|stems| {
-        let mut prompt = stems.concat();
-        prompt.truncate(MAX_PROMPT);
-        prompt
-    });
-    prop_oneof![
-        4 => of_stems,
-        1 => prop::collection::vec(0..VOCAB as TokenId, 1..=MAX_PROMPT),
-    ]
-}
-
-prop_compose! {
-    fn request()(
-        prompt in prompt(),
-        n in select(&[1_u32, 1, 2, 4]),
-        max_tokens in 1..=MAX_TOKENS,
-        min_tokens in 0_usize..4,
-        stop_token_ids in prop::collection::vec(0..VOCAB as TokenId, 0..2),
-        ignore_eos in any::<bool>(),
-        temperature in prop_oneof![Just(0.0_f32), Just(0.8), Just(1.5)],
-        top_k in proptest::option::of(1_u32..20),
-        top_p in prop_oneof![Just(1.0_f32), Just(0.7)],
-        frequency_penalty in prop_oneof![Just(0.0_f32), Just(0.5)],
-        seed in any::<u64>(),
-        salt in proptest::option::weighted(0.2, select(&["a", "b"])),
-    ) -> Request {
-        let sampling =
-            SamplingParams { temperature, top_k, top_p, frequency_penalty, seed: Some(seed), ..SamplingParams::default() };
-        let until = StopConditions { max_tokens, min_tokens, stop_token_ids, ignore_eos };
-        Request { prompt: prompt.into(), n, sampling, until, cache_salt: salt.map(Into::into) }
-    }
-}
+use crate::engine::fake::{self, Course, alone, courses};
+use crate::engine::{Event, Generation, SchedulingPolicy, Usage};
+use visits::{CALLERS, Leaving, MAX_PROMPT, MAX_TOKENS, PUBLIC, Size, Visit, size, visit};
 
 /// What the engine has told of a request's sequences.
 #[derive(Debug, Default)]
@@ -299,6 +176,64 @@ impl<'a> Guest<'a> {
     }
 }
 
+/// Runs the visits to their ends on an engine of that size, and judges everybody's.
+fn serve(size: &Size, visits: &[Visit]) -> Result<(), TestCaseError> {
+    let num_blocks = (MAX_PROMPT + MAX_TOKENS).div_ceil(size.block_size) + size.spare_blocks;
+    let mut bench = Bench::new(num_blocks, size.block_size, &size.config());
+    let mut guests: Vec<Guest<'_>> = Vec::new();
+    for step in 0.. {
+        prop_assert!(step < MAX_STEPS, "no end in sight");
+        let arriving = visits.iter().filter(|visit| visit.arrives == step);
+        guests.extend(arriving.map(|visit| Guest::arrive(visit, &bench)));
+        for guest in &mut guests {
+            guest.leave_if_it_is_time(step);
+        }
+        // Checks the books, too.
+        bench.step();
+        bench.time.advance(size.pace);
+        for guest in &mut guests {
+            guest.listen();
+        }
+        if guests.len() == visits.len()
+            && bench.engine.stats().running + bench.engine.stats().waiting == 0
+        {
+            break;
+        }
+    }
+    for guest in &guests {
+        guest.judge()?;
+        guest.judge_cached(&guests, size)?;
+    }
+    let model = bench.stepper.executor.model();
+    prop_assert!(
+        model
+            .step_tokens
+            .iter()
+            .all(|tokens| (1..=size.budget).contains(tokens))
+    );
+    let stats = bench.engine.stats();
+    prop_assert_eq!(
+        (stats.kv_blocks_used, stats.waiting, stats.subjects),
+        (0, 0, 0)
+    );
+    let sequences: u64 = visits.iter().map(|visit| u64::from(visit.request.n)).sum();
+    prop_assert_eq!(stats.finished_total.iter().sum::<u64>(), sequences);
+
+    let told: Vec<TokensUsed> = guests.iter().flat_map(|guest| guest.bill.lines()).collect();
+    let sum = |of: fn(&TokensUsed) -> usize| told.iter().map(of).sum::<usize>() as u64;
+    prop_assert_eq!(sum(|used| used.completion), stats.generation_tokens_total);
+    // Prompts of those that were told so, but saw no token of theirs, are in the bill alone.
+    let answered = |used: &TokensUsed| if used.completion > 0 { used.prompt } else { 0 };
+    prop_assert_eq!(sum(answered), stats.prompt_tokens_total);
+    let cached = sum(|used| used.cached);
+    match visits.iter().any(|visit| visit.leaves.is_some()) {
+        // Where a request's first sequence was ended early, another has found the prompt.
+        true => prop_assert!(cached <= stats.prefix_hits_total),
+        false => prop_assert_eq!(cached, stats.prefix_hits_total),
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -307,62 +242,57 @@ proptest! {
         size in size(),
         visits in prop::collection::vec(visit(), 1..10),
     ) {
-        let num_blocks = (MAX_PROMPT + MAX_TOKENS).div_ceil(size.block_size) + size.spare_blocks;
-        let mut bench = Bench::new(num_blocks, size.block_size, &size.config());
-        let mut guests: Vec<Guest<'_>> = Vec::new();
-        for step in 0.. {
-            prop_assert!(step < MAX_STEPS, "no end in sight");
-            let arriving = visits.iter().filter(|visit| visit.arrives == step);
-            guests.extend(arriving.map(|visit| Guest::arrive(visit, &bench)));
-            for guest in &mut guests {
-                guest.leave_if_it_is_time(step);
-            }
-            // Checks the books, too.
-            bench.step();
-            bench.time.advance(size.pace);
-            for guest in &mut guests {
-                guest.listen();
-            }
-            if guests.len() == visits.len() && bench.engine.stats().running + bench.engine.stats().waiting == 0 {
-                break;
-            }
-        }
-        for guest in &guests {
-            guest.judge()?;
-            guest.judge_cached(&guests, &size)?;
-        }
-        let model = bench.stepper.executor.model();
-        prop_assert!(model.step_tokens.iter().all(|tokens| (1..=size.budget).contains(tokens)));
-        let stats = bench.engine.stats();
-        prop_assert_eq!((stats.kv_blocks_used, stats.waiting, stats.subjects), (0, 0, 0));
-        let sequences: u64 = visits.iter().map(|visit| u64::from(visit.request.n)).sum();
-        prop_assert_eq!(stats.finished_total.iter().sum::<u64>(), sequences);
-
-        let told: Vec<TokensUsed> = guests.iter().flat_map(|guest| guest.bill.lines()).collect();
-        let sum = |of: fn(&TokensUsed) -> usize| told.iter().map(of).sum::<usize>() as u64;
-        prop_assert_eq!(sum(|used| used.completion), stats.generation_tokens_total);
-        // Prompts of those that were told so, but saw no token of theirs, are in the bill alone.
-        let answered = |used: &TokensUsed| if used.completion > 0 { used.prompt } else { 0 };
-        prop_assert_eq!(sum(answered), stats.prompt_tokens_total);
-        let cached = sum(|used| used.cached);
-        match visits.iter().any(|visit| visit.leaves.is_some()) {
-            // Where a request's first sequence was ended early, another has found the prompt.
-            true => prop_assert!(cached <= stats.prefix_hits_total),
-            false => prop_assert_eq!(cached, stats.prefix_hits_total),
-        }
+        serve(&size, &visits)?;
     }
 }
 
-const CALLERS: [(&str, &str); 4] = [
-    ("ann", "garden"),
-    ("ben", "garden"),
-    ("cyd", "field"),
-    ("ann", "field"),
-];
-const STEMS: [&[TokenId]; 4] = [&PUBLIC, &[5, 6, 7], &[5, 6, 8, 8], &[9]];
-const PUBLIC: [TokenId; 5] = [5, 6, 7, 8, 5];
-const MAX_PROMPT: usize = 12;
-const MAX_TOKENS: usize = 10;
+/// Found by the property: the second of "ann" lost its blocks while it was catching up, got others in the same step, and
+/// was in that step twice.
+#[test]
+fn who_makes_room_and_finds_room_in_the_same_step_is_in_it_once() {
+    let size = Size {
+        budget: 13,
+        max_prefill_tokens: 11,
+        max_num_seqs: 3,
+        block_size: 1,
+        spare_blocks: 1,
+        policy: SchedulingPolicy::Fair,
+        prefix_caching: false,
+        max_tenant_blocks_percent: None,
+        public: 0,
+        pace: Duration::from_secs(9),
+    };
+    let visit = |arrives, caller: (&'static str, &'static str), prompt: &[TokenId]| Visit {
+        arrives,
+        subject: caller.0,
+        tenant: caller.1,
+        share: Share {
+            priority: Priority::Low,
+            ..Share::default()
+        },
+        request: fake::request(prompt, 1),
+        leaves: None,
+    };
+    let mut visits = [
+        visit(0, CALLERS[0], &PUBLIC),
+        visit(6, CALLERS[1], &PUBLIC),
+        visit(0, CALLERS[3], &[PUBLIC, PUBLIC].concat()),
+        visit(3, CALLERS[2], &[5, 6, 7, 5, 6, 7, 8, 5]),
+    ];
+    let several = [(2, 6, 0.8, 536_851_390_908_373_379), (3, 4, 0.0, 0)];
+    for (at, max_tokens, temperature, seed) in several {
+        let request = &mut visits[at].request;
+        request.n = 2;
+        request.until.max_tokens = max_tokens;
+        request.sampling.temperature = temperature;
+        request.sampling.seed = Some(seed);
+        request.until.min_tokens = 1;
+        request.until.ignore_eos = false;
+    }
+    visits[2].request.until.stop_token_ids = vec![10];
+    serve(&size, &visits).unwrap();
+}
+
 /// A guest computes 22 tokens if undisturbed; nine guests of four sequences, each computed anew for each token of an
 /// older one, stay far below.
 const MAX_STEPS: usize = 20_000;

@@ -15,3 +15,4 @@ mod null;
 mod paste;
 mod serve;
 mod sharing;
+mod tenants;

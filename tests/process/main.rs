@@ -7,9 +7,9 @@ mod abuse;
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod costs;
 mod fields;
 mod harness;
-mod idle;
 mod leaks;
 mod null;
 mod paste;

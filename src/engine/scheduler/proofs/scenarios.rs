@@ -142,35 +142,53 @@ fn weights_of_one_and_three_share_the_tokens_one_to_three() {
 }
 
 #[test]
-fn low_priority_is_served_within_the_ageing_bound_under_a_flood_of_high() {
-    let config = EngineConfig {
-        max_num_seqs: 8,
-        ..EngineConfig::default()
-    };
-    // More than can be served, for a minute, from two other subjects.
-    let flood = (0..1500_u32).map(|text| {
-        let at = Duration::from_millis(40 * u64::from(text));
-        let who = if text.is_multiple_of(2) { ALICE } else { CAROL };
-        Ask {
+fn whoever_waits_is_served_within_the_ageing_bound_while_more_and_more_arrive() {
+    let classes = [Priority::Low, Priority::Normal, Priority::High];
+    for (priority, places, weight) in classes.into_iter().flat_map(|priority| {
+        [(1, 1), (1, 3), (8, 1), (8, 3)].map(|(places, weight)| (priority, places, weight))
+    }) {
+        let config = EngineConfig {
+            max_num_seqs: places,
+            ..EngineConfig::default()
+        };
+        // Twice what can be served, of the highest class, from two other subjects.
+        let flood = (0..2500_u32).map(|text| Ask {
             priority: Priority::High,
-            ..Ask::new(at, who, text, 500, 100)
-        }
-    });
-    let sent = Duration::from_secs(5);
-    let low = Ask {
-        priority: Priority::Low,
-        ..Ask::new(sent, ERIN, 9999, 500, 100)
-    };
-    let run = run(&config, flood.chain([low]).collect(), FOREVER);
-    let waited = ttfts(&run, ERIN).next().unwrap();
-    println!(
-        "the low one's first token came after {waited:.2?}, {} preemptions",
-        run.preemptions
-    );
-    assert!(run.lasted > Duration::from_secs(60), "it was no flood");
-    // Two classes up; then it is its turn, since it was served least. Its prompt takes two steps.
-    assert!(waited > 2 * AGEING);
-    assert!(waited <= 2 * AGEING + 4 * run.longest_step);
+            weight,
+            ..Ask::new(
+                Duration::from_millis(20 * u64::from(text)),
+                if text.is_multiple_of(2) { ALICE } else { CAROL },
+                text,
+                500,
+                100,
+            )
+        });
+        let sent = Duration::from_secs(5);
+        let single = Ask {
+            priority,
+            ..Ask::new(sent, ERIN, 9999, 500, 100)
+        };
+        let one = run(&config, vec![single.clone()], FOREVER);
+        let run = run(
+            &config,
+            flood.chain([single]).collect(),
+            Duration::from_secs(50),
+        );
+        let waiting = run.answers.iter().filter(|answer| answer.tokens.is_empty());
+        assert!(waiting.count() > 500, "it was no flood");
+        let waited = ttfts(&run, ERIN).next().unwrap();
+        println!("{priority:?}, {places} places, others of weight {weight}: {waited:.2?}");
+        // It rises class by class and then was served least. If there is a single place, who has it keeps it to its
+        // end; otherwise somebody gives way. Its prompt takes a step, and it came in the middle of another.
+        let classes = Priority::High as u32 - priority as u32;
+        let taken = if places == 1 {
+            one.lasted - sent
+        } else {
+            Duration::ZERO
+        };
+        assert!(waited >= classes * AGEING);
+        assert!(waited <= classes * AGEING + taken + 4 * run.longest_step);
+    }
 }
 
 /// Tokens that were computed for requests by then: their prompts, once they were through, and what they generated.

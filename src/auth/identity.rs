@@ -145,7 +145,8 @@ impl Identity {
 pub struct IdentityKey([u8; 32]);
 
 impl IdentityKey {
-    fn of(parts: &[&str]) -> Self {
+    /// The key of whoever these names stand for. It is a name, not a right: only the gate says who a caller is.
+    pub fn of(parts: &[&str]) -> Self {
         let mut hash = Context::new(&SHA256);
         for part in parts {
             hash.update(&(part.len() as u64).to_be_bytes());

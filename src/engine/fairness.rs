@@ -5,7 +5,9 @@
 //! served least goes first. A subject that comes back from idleness is lifted to the least of those that are active,
 //! so that idling earns no credit; and it keeps what it owes, so that leaving pays no debt.
 //!
-//! Above the counters stand priority classes, in which who waits long enough rises. Pure: time is an argument.
+//! Above the counters stand priority classes. What has waited rises through them, counted from the last time that one of
+//! the same subject and class started: a long queue of one subject, which is being served, does not grow old and pass
+//! those who were served less. Pure: time is an argument.
 
 mod account;
 #[cfg(test)]
@@ -30,11 +32,18 @@ pub struct SubjectSlot(u32);
 pub struct Turn {
     class: Reverse<Priority>,
     served: u64,
+    /// Of two subjects that were served alike, the one that has less running is first.
+    running: usize,
     arrived: Duration,
     id: SequenceId,
 }
 
 impl Turn {
+    /// Its class, after ageing.
+    pub fn class(&self) -> Priority {
+        self.class.0
+    }
+
     /// Whether it ranks, after ageing, no lower than `priority`.
     pub fn is_at_least(&self, priority: Priority) -> bool {
         self.class.0 >= priority
@@ -151,9 +160,11 @@ impl Book {
         self.accounts[subject.0 as usize].running
     }
 
-    /// Counts a sequence that was admitted.
-    pub fn starts(&mut self, subject: SubjectSlot) {
-        self.accounts[subject.0 as usize].running += 1;
+    /// Counts a sequence of class `priority` (before ageing) that was admitted.
+    pub fn starts(&mut self, subject: SubjectSlot, priority: Priority, now: Duration) {
+        let account = &mut self.accounts[subject.0 as usize];
+        account.running += 1;
+        account.started[priority as usize] = now;
     }
 
     /// Counts a running sequence that ended or was preempted.
@@ -229,24 +240,28 @@ impl Book {
         best
     }
 
-    /// Where a sequence stands in the order at present.
-    pub fn turn(&self, subject: SubjectSlot, queued: Queued, now: Duration) -> Turn {
-        let Queued {
-            id,
-            priority,
-            arrived,
-            ..
-        } = queued;
+    /// Where a waiting sequence stands in the order at present.
+    fn turn(&self, subject: SubjectSlot, queued: Queued, now: Duration) -> Turn {
+        let started = self.accounts[subject.0 as usize].started[queued.priority as usize];
+        let waited = now.saturating_sub(queued.arrived.max(started));
+        self.turn_in(aged(queued.priority, waited), subject, queued)
+    }
+
+    /// Where a sequence stands in the order if it belongs to `class`.
+    pub fn turn_in(&self, class: Priority, subject: SubjectSlot, queued: Queued) -> Turn {
+        let Queued { id, arrived, .. } = queued;
         match self.policy {
             SchedulingPolicy::Fair => Turn {
-                class: Reverse(aged(priority, now.saturating_sub(arrived))),
+                class: Reverse(class),
                 served: self.served(subject),
+                running: self.running(subject),
                 arrived,
                 id,
             },
             SchedulingPolicy::FirstCome => Turn {
                 class: Reverse(Priority::Normal),
                 served: 0,
+                running: 0,
                 arrived,
                 id,
             },
@@ -281,7 +296,7 @@ impl Book {
     pub fn must_share(&self, most: SubjectSlot, starved: SubjectSlot) -> bool {
         self.policy == SchedulingPolicy::Fair
             && self.running(starved) == 0
-            && self.served(most) > self.served(starved)
+            && self.served(most) >= self.served(starved)
     }
 
     fn open(&mut self, key: IdentityKey) -> SubjectSlot {

@@ -235,7 +235,7 @@ impl Scheduler {
             if plan.num_tokens() >= limit {
                 break;
             }
-            let running = self.next_prefilling(now);
+            let running = self.next_prefilling();
             let waiting = match admits {
                 true => self.next_waiting(now),
                 false => None,
@@ -244,7 +244,7 @@ impl Scheduler {
                 (running, Some(candidate))
                     if running.is_none_or(|(turn, _)| candidate.turn < turn) =>
                 {
-                    admits = self.admit(candidate, plan);
+                    admits = self.admit(candidate, now, plan);
                     if admits {
                         self.schedule(candidate.slot, self.limit(plan), plan);
                     }

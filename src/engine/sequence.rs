@@ -102,6 +102,8 @@ pub struct Sequence {
     pub(super) cached_tokens: Option<usize>,
     pub(super) subject: SubjectSlot,
     pub(super) standing: Standing,
+    /// The class in which it was admitted, which its prompt keeps until it is computed.
+    pub(super) class: Priority,
     /// Sequences of its request that wait for it to compute the prompt that they share.
     pub(super) followers: Vec<SequenceSlot>,
     /// The sequence whose prompt it may take over.
@@ -167,6 +169,7 @@ impl Sequence {
             cached_tokens: None,
             subject,
             standing,
+            class: standing.priority,
             followers: Vec::new(),
             leader: None,
             sampling: Arc::clone(&sampling),

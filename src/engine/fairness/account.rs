@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::{COMPLETION_WEIGHT, PROMPT_WEIGHT, Queued};
 use crate::auth::{IdentityKey, Priority};
@@ -16,6 +17,8 @@ pub(super) struct Account {
     /// Sequences of any state.
     pub(super) sequences: usize,
     pub(super) running: usize,
+    /// By priority class, when a sequence was last admitted.
+    pub(super) started: [Duration; 3],
     /// By priority class, each in order of arrival.
     queues: [VecDeque<Queued>; 3],
 }
@@ -28,6 +31,7 @@ impl Account {
             served,
             sequences: 0,
             running: 0,
+            started: [Duration::ZERO; 3],
             queues: Default::default(),
         }
     }

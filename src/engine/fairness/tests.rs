@@ -202,11 +202,28 @@ fn only_who_has_several_running_shares_with_who_has_none() {
     let mut book = Book::new(SchedulingPolicy::Fair);
     let [rich, poor] = ["rich", "poor"].map(|subject| book.enter(key(subject), weight(1)));
     book.serve(rich, 10, 0);
-    book.starts(rich);
+    book.starts(rich, Priority::Normal, Duration::ZERO);
     assert_eq!(book.most_served(), None);
-    book.starts(rich);
+    book.starts(rich, Priority::Normal, Duration::ZERO);
     assert_eq!(book.most_served(), Some(rich));
     assert!(book.must_share(rich, poor));
-    book.starts(poor);
+    book.starts(poor, Priority::Normal, Duration::ZERO);
     assert!(!book.must_share(rich, poor));
+}
+
+#[test]
+fn a_queue_that_is_served_does_not_grow_old_and_pass_who_was_served_less() {
+    let mut desk = Desk::new(SchedulingPolicy::Fair);
+    desk.come("heavy", 1, Priority::Normal, 0);
+    desk.come("heavy", 2, Priority::Normal, 0);
+    assert_eq!(desk.go(25), 1);
+    let heavy = desk.account("heavy");
+    let now = Duration::from_secs(25);
+    desk.book.starts(heavy, Priority::Normal, now);
+    desk.come("light", 3, Priority::Normal, 26);
+    desk.serve("heavy", 100, 0);
+    assert_eq!(desk.go(27), 3);
+    // Were it not served for ten seconds, it would rise.
+    desk.come("light", 4, Priority::Normal, 30);
+    assert_eq!(desk.go(36), 2);
 }

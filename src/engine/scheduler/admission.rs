@@ -70,10 +70,12 @@ impl Scheduler {
     }
 
     /// The running sequence whose chunk comes next, with its index in `prefilling`.
-    pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
+    pub(super) fn next_prefilling(&self) -> Option<(Turn, usize)> {
         let turn = |(at, &slot): (usize, &SequenceSlot)| {
             let sequence = &self.sequences[slot];
-            let turn = self.book.turn(sequence.subject, sequence.queued(slot), now);
+            let turn = self
+                .book
+                .turn_in(sequence.class, sequence.subject, sequence.queued(slot));
             (turn, at)
         };
         self.prefilling.iter().enumerate().map(turn).min()
@@ -102,7 +104,12 @@ impl Scheduler {
     }
 
     /// Lets a waiting sequence run, if there is room or others must make some. It has blocks for all that it knows then.
-    pub(super) fn admit(&mut self, candidate: Candidate, plan: &mut StepPlan) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        candidate: Candidate,
+        now: Duration,
+        plan: &mut StepPlan,
+    ) -> bool {
         let Candidate { slot, subject, .. } = candidate;
         let stalled = self.stall.filter(|stall| self.still_lacks(stall, slot));
         let (mut head, lacks) = match stalled {
@@ -135,9 +142,11 @@ impl Scheduler {
         self.lodge(slot, &head, plan);
         self.stall = None;
         self.book.dequeue(subject, slot);
-        self.book.starts(subject);
         self.running.push(slot);
-        self.sequences[slot].phase = Phase::Running;
+        let sequence = &mut self.sequences[slot];
+        sequence.phase = Phase::Running;
+        sequence.class = candidate.turn.class();
+        self.book.starts(subject, sequence.standing.priority, now);
         true
     }
 

@@ -3,11 +3,16 @@
 //! `script` is what happens, `stage` plays it and `memory` stands for the KV cache: each slot remembers which text was
 //! computed there and for whom. `judge` says what must be true. A script that breaks something is cut down to the
 //! events that matter and printed, one line per event.
+//!
+//! `scenarios` are what is promised to callers, in the virtual time of a `roofline`.
 
 mod judge;
 mod memory;
+mod roofline;
+mod scenarios;
 mod script;
 mod shrink;
+mod simulation;
 mod stage;
 
 use proptest::strategy::{Strategy, ValueTree};

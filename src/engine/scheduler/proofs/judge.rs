@@ -19,6 +19,12 @@ macro_rules! holds {
 }
 
 impl Stage<'_> {
+    /// The running sequence that was admitted first.
+    pub(super) fn first(&self) -> Option<SequenceId> {
+        let first = self.scheduler.running.first();
+        first.map(|&slot| self.scheduler.sequences[slot].id())
+    }
+
     /// Running sequences that miss one token.
     pub(super) fn decoding(&self) -> HashSet<SequenceId> {
         let running = self.scheduler.running.iter();
@@ -62,6 +68,7 @@ impl Stage<'_> {
     pub(super) fn judge_plan(
         &mut self,
         plan: &StepPlan,
+        first: Option<SequenceId>,
         decoding: &HashSet<SequenceId>,
     ) -> Result<(), String> {
         let size = self.size;
@@ -76,6 +83,19 @@ impl Stage<'_> {
         for id in &plan.preempted {
             self.tally.preempted += 1;
             holds!(self.guests.contains_key(id), "preempted one that has ended");
+        }
+        if let Some(first) = first {
+            // Everything else may have to wait for it.
+            holds!(
+                !plan.preempted.contains(&first),
+                "{}, the first of all, gives way",
+                name(first)
+            );
+            holds!(
+                !decoding.contains(&first) || plan.parts.iter().any(|part| part.id == first),
+                "{}, the first of all, sits out",
+                name(first)
+            );
         }
         let mut seen = HashSet::new();
         for part in &plan.parts {

@@ -193,7 +193,7 @@ prop_compose! {
         stems in "(PP?)?[AB]{1,3}[A-D]?",
         n in prop_oneof![3 => Just(1_u32), 1 => 2_u32..5],
         max_tokens in 1..=MAX_TOKENS,
-        salt in proptest::option::weighted(0.1, Just('s')),
+        salt in proptest::option::weighted(0.2, prop_oneof![Just('s'), Just('t')]),
     ) -> Visit {
         Visit { who, weight, priority, continues, stems, n, max_tokens, salt }
     }

@@ -245,13 +245,13 @@ impl<'a> Stage<'a> {
     fn step(&mut self) -> Result<(), String> {
         self.steps += 1;
         let mut plan = StepPlan::default();
-        let decoding = self.decoding();
+        let (first, decoding) = (self.first(), self.decoding());
         self.scheduler.plan(self.now, &mut plan);
         let (now, steps) = (self.now, self.steps);
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "t={:<7} step {steps}: {}", seconds(now), told(&plan));
         }
-        self.judge_plan(&plan, &decoding)?;
+        self.judge_plan(&plan, first, &decoding)?;
         self.judge_books()?;
         self.compute(&plan)?;
         let due = plan.due().map(|part| {

@@ -150,6 +150,11 @@ impl Book {
             .saturating_sub(account.price(prompt_tokens, 0));
     }
 
+    /// Whether subjects are compared at all.
+    pub fn is_fair(&self) -> bool {
+        self.policy == SchedulingPolicy::Fair
+    }
+
     /// What the subject was served, in virtual tokens of weight 1.
     pub fn served(&self, subject: SubjectSlot) -> u64 {
         self.accounts[subject.0 as usize].served

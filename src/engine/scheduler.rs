@@ -17,6 +17,7 @@
 
 mod admission;
 mod check;
+mod express;
 mod plan;
 mod preemption;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use super::request::{FinishReason, TokenId, Usage};
 use super::sequence::{Arrival, Phase, Sequence, SequenceId, SequenceSlot, Sequences};
 use super::{Capacity, EngineConfig, Stats};
 use admission::Stall;
+use express::Express;
 use quota::Quota;
 
 pub use check::Broken;
@@ -57,6 +59,7 @@ pub struct Scheduler {
     book: Book,
     /// The candidate that did not fit the last time, so that nobody looks again before something has changed.
     stall: Option<Stall>,
+    express: Express,
     /// The running sequences of a plan in the making that miss more than one token. Kept for its memory.
     prefilling: Vec<SequenceSlot>,
     /// Counters; the gauges among them are filled in by [`Scheduler::stats`].
@@ -81,6 +84,7 @@ impl Scheduler {
             running: Vec::new(),
             book: Book::new(config.scheduling_policy),
             stall: None,
+            express: Express::default(),
             prefilling: Vec::new(),
             totals: Stats::default(),
         }
@@ -229,6 +233,7 @@ impl Scheduler {
     fn plan_prefills(&mut self, now: Duration, plan: &mut StepPlan) {
         // Whoever was preempted just now would get the blocks back that it lost, and lose them again next step.
         let mut admits = plan.preempted.is_empty();
+        self.express.start();
         loop {
             // Anew each time: whoever gives way to a newcomer may have been a decode.
             let limit = self.limit(plan);
@@ -244,13 +249,25 @@ impl Scheduler {
                 (running, Some(candidate))
                     if running.is_none_or(|(turn, _)| candidate.turn < turn) =>
                 {
+                    let running = self.book.running(candidate.subject);
+                    if !self.express.takes(candidate.subject, running) {
+                        break;
+                    }
                     admits = self.admit(candidate, now, plan);
                     if admits {
                         self.schedule(candidate.slot, self.limit(plan), plan);
                     }
+                    if admits && running == 0 && self.book.is_fair() {
+                        self.express.board(candidate.subject);
+                    }
                 }
                 (Some((_, at)), _) => {
-                    let slot = self.prefilling.swap_remove(at);
+                    let slot = self.prefilling[at];
+                    let subject = self.sequences[slot].subject;
+                    if !self.express.takes(subject, self.book.running(subject)) {
+                        break;
+                    }
+                    self.prefilling.swap_remove(at);
                     self.schedule(slot, limit, plan);
                 }
                 _ => break,

@@ -199,3 +199,32 @@ fn prompt_tokens_are_counted_once_however_often_they_are_computed() {
         (6, 10)
     );
 }
+
+/// Plans and commits a step; returns `(request, tokens)` per part.
+fn shares(scheduler: &mut Scheduler) -> Vec<(u64, usize)> {
+    let parts = step(scheduler);
+    parts.iter().map(|part| (part.0, part.2)).collect()
+}
+
+#[test]
+fn who_begins_has_a_short_step_that_others_prompts_do_not_fill_but_not_twice_in_a_row() {
+    let mut scheduler = scheduler(64, 4, 20, 8);
+    add(&mut scheduler, 1, 50, 9);
+    assert_eq!(shares(&mut scheduler), [(1, 20)]);
+    scheduler.add(arrival(2, request(&[6; 4], 9), "light"));
+    assert_eq!(shares(&mut scheduler), [(2, 4)]);
+    scheduler.add(arrival(3, request(&[7; 4], 9), "another"));
+    assert_eq!(shares(&mut scheduler), [(2, 1), (3, 4), (1, 15)]);
+    scheduler.add(arrival(4, request(&[8; 4], 9), "a third"));
+    assert_eq!(shares(&mut scheduler), [(2, 1), (3, 1), (4, 4)]);
+    assert_eq!(shares(&mut scheduler)[3], (1, 15));
+}
+
+#[test]
+fn a_subject_alone_fills_its_first_step_itself() {
+    let mut scheduler = scheduler(64, 4, 20, 8);
+    for number in 0..3 {
+        add(&mut scheduler, number, 6, 9);
+    }
+    assert_eq!(shares(&mut scheduler), [(0, 6), (1, 6), (2, 6)]);
+}

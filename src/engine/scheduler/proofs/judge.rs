@@ -132,7 +132,14 @@ impl Stage<'_> {
         }
         self.tally.copies += plan.copies.len() as u64;
         self.tally.evictions = self.scheduler.stats().prefix_evictions_total;
-        if sum < limit && plan.preempted.is_empty() {
+        // A short first step for somebody leaves others behind, but not twice in a row.
+        let express = &self.scheduler.express;
+        let leaves_behind = express.leaves_behind();
+        holds!(
+            !(leaves_behind && express.rests()),
+            "a short step follows a short step"
+        );
+        if sum < limit && plan.preempted.is_empty() && !leaves_behind {
             let next = self.scheduler.next_waiting(self.now);
             let next = next.filter(|next| self.scheduler.has_room(next.slot));
             if let Some(next) = next {

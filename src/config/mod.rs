@@ -211,14 +211,19 @@ impl Config {
 
 /// The engine's part. Prefixes are words until a tokenizer is at hand.
 fn engine(settings: &Settings) -> EngineConfig {
-    let max_num_batched_tokens = settings.max_num_batched_tokens.get();
+    let max_num_seqs = settings.max_num_seqs.get();
+    // With less than a token for each, sequences would sit out; twice as many leave half of a step for prompts.
+    let max_num_batched_tokens = settings.max_num_batched_tokens.map_or_else(
+        || max_num_seqs.saturating_mul(2).max(LEAST_BUDGET),
+        usize::from,
+    );
     let max_waiting = settings.max_waiting.get();
     EngineConfig {
         max_num_batched_tokens,
         max_prefill_tokens: settings
             .max_prefill_tokens
             .map_or(max_num_batched_tokens, usize::from),
-        max_num_seqs: settings.max_num_seqs.get(),
+        max_num_seqs,
         max_waiting,
         max_waiting_tokens: settings.max_waiting_tokens.map_or(usize::MAX, usize::from),
         max_waiting_per_subject: settings
@@ -230,6 +235,9 @@ fn engine(settings: &Settings) -> EngineConfig {
         public_prefixes: Vec::new(),
     }
 }
+
+/// Tokens of a step: enough for a short prompt at once.
+const LEAST_BUDGET: usize = 512;
 
 /// At least 1.
 fn three_quarters(n: usize) -> usize {

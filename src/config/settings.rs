@@ -197,8 +197,9 @@ settings! {
 
     /// Most tokens computed in one step
     /// A larger budget finishes long prompts sooner; a smaller one keeps running streams smoother meanwhile.
-    max_num_batched_tokens: NonZeroUsize {
-        group: Engine, value: "TOKENS", default: DefaultValue::Is("512"), short: false
+    max_num_batched_tokens: Option<NonZeroUsize> {
+        group: Engine, value: "TOKENS", default: DefaultValue::Unset("512, or twice max_num_seqs if that is more"),
+        short: false
     }
 
     /// Most sequences at the same time

@@ -11,6 +11,8 @@ fn the_engine_s_defaults_follow_from_each_other() {
     let engine = load("max_num_batched_tokens = 64\nmax_waiting = 10", [], []).unwrap();
     assert_eq!(engine.engine.max_prefill_tokens, 64);
     assert_eq!(engine.engine.max_waiting_per_subject, 8);
+    let many = load("max_num_seqs = 1000", [], []).unwrap();
+    assert_eq!(many.engine.max_num_batched_tokens, 2000);
     let one = load("max_waiting = 1", [], []).unwrap();
     assert_eq!(one.engine.max_waiting_per_subject, 1, "never none");
 }

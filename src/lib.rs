@@ -12,6 +12,7 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
+//! [`bench`] measures servers from outside, as a client: nothing imports it but `cli`, and it imports none of the rooms.
 //! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves.
 //!
 //! # Invariants
@@ -23,6 +24,7 @@
 //! - A sequence's tokens are the same alone, batched, chunked and preempted, bit for bit.
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
 
+use super::bench::BenchCommand;
 use super::token_command::TokenCommand;
 use crate::config::{self, DefaultValue, Env, Setting, TABLE};
 
@@ -21,6 +22,7 @@ pub(super) enum Command {
     ConfigShow { origins: bool },
     ConfigCheck,
     ConfigInit,
+    Bench(BenchCommand),
     Token(TokenCommand),
 }
 
@@ -41,6 +43,8 @@ pub(super) fn parse(
         "serve" => Command::Serve,
         "demo" => Command::Demo,
         "routes" => Command::Routes,
+        // Its flags are no settings, whatever their names.
+        "bench" => Command::Bench(BenchCommand::from_arg_matches(below)?),
         "config" => {
             let (name, below) = below
                 .subcommand()
@@ -107,6 +111,7 @@ pub(super) fn command_line() -> clap::Command {
             })
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
+            bench(),
             configuration(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
         ])
@@ -118,6 +123,13 @@ fn token() -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
+}
+
+fn bench() -> clap::Command {
+    BenchCommand::augment_subcommands(clap::Command::new("bench"))
+        .about("Measure a server")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
 }
 
 fn configuration() -> clap::Command {

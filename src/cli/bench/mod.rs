@@ -1,0 +1,24 @@
+//! `mixgate bench …`: one file per thing that can be measured.
+
+mod serve;
+mod typed;
+
+use std::io::Write;
+
+use super::Failure;
+use crate::config::Args;
+
+/// What to measure.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum BenchCommand {
+    /// Measure a server over HTTP: latency, throughput, goodput
+    #[command(long_about = typed::ABOUT, after_long_help = typed::EXAMPLES)]
+    Serve(Box<typed::Typed>),
+}
+
+/// Runs `mixgate bench …`.
+pub(super) fn run(command: &BenchCommand, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        BenchCommand::Serve(typed) => serve::run(typed, args, out),
+    }
+}

@@ -12,8 +12,8 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
-//! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves. [`bench`] stands
-//! beside the server and measures.
+//! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves. [`bench`] measures:
+//! a server from outside, as a client, or the engine alone; only `cli` imports it.
 //!
 //! # Invariants
 //!

@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{
-    Arg, ArgAction, ArgMatches, Args as _, FromArgMatches, Subcommand, ValueHint, value_parser,
-};
+use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
 
-use super::bench_engine::BenchEngine;
+use super::bench::BenchCommand;
 use super::token_command::TokenCommand;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
@@ -24,8 +22,8 @@ pub(super) enum Command {
     ConfigShow { origins: bool },
     ConfigCheck,
     ConfigInit,
+    Bench(BenchCommand),
     Token(TokenCommand),
-    BenchEngine(BenchEngine),
 }
 
 /// Understands a command line, the program's own name first.
@@ -46,8 +44,12 @@ pub(super) fn parse(
         "demo" => Command::Demo,
         "routes" => Command::Routes,
         "bench" => {
-            leaf = below.subcommand().map_or(below, |(_, below)| below);
-            Command::BenchEngine(BenchEngine::from_arg_matches(leaf)?)
+            let command = BenchCommand::from_arg_matches(below)?;
+            // The flags of the others are no settings, whatever their names.
+            if let (BenchCommand::Engine(_), Some((_, below))) = (&command, below.subcommand()) {
+                leaf = below;
+            }
+            Command::Bench(command)
         }
         "config" => {
             let (name, below) = below
@@ -149,18 +151,15 @@ fn configuration() -> clap::Command {
 }
 
 fn bench() -> clap::Command {
-    let engine = BenchEngine::augment_args(clap::Command::new("engine"))
-        .about("Measure the engine without HTTP, over batch sizes")
-        .after_long_help(BENCH_ENGINE_EXAMPLES);
     let of_engine = |setting: &Setting| {
         matches!(setting.group, Group::Model | Group::Engine | Group::Logging)
             && !NOT_FOR_BENCH.contains(&setting.name)
     };
-    clap::Command::new("bench")
-        .about("Measure")
+    BenchCommand::augment_subcommands(clap::Command::new("bench"))
+        .about("Measure a server, or the engine alone")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([with_settings(engine, of_engine)])
+        .mut_subcommand("engine", |command| with_settings(command, of_engine))
 }
 
 fn with_settings(command: clap::Command, wanted: impl Fn(&Setting) -> bool) -> clap::Command {
@@ -218,14 +217,6 @@ const ORIGIN: &str = "origin";
 const DEMO_SETTINGS: [&str; 4] = ["model", "served_model_name", "chat_template", "log_level"];
 
 const NOT_FOR_BENCH: [&str; 2] = ["served_model_name", "chat_template"];
-
-const BENCH_ENGINE_EXAMPLES: &str = "\
-Limits on sequences and tokens per step grow with the largest batch unless they are set.
-
-Examples:
-  mixgate bench engine --batch 1,8,32 --prompt-len 128 --output-len 64
-  mixgate bench engine --model null:mixtral-8x7b
-  mixgate bench engine --model null:mixtral-8x7b@a100-w4a16 --batch 64 --json a100.json";
 
 const SERVE: &str = "\
 Serve a model until SIGTERM or Ctrl-C.

@@ -4,7 +4,7 @@
 //! of the server are put together.
 
 mod args;
-mod bench_engine;
+mod bench;
 mod configuration;
 mod demo;
 mod drain;
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
         Command::ConfigShow { origins } => configuration::show(&args, origins, out),
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
-        Command::BenchEngine(typed) => bench_engine::run(&typed, &args, out),
+        Command::Bench(command) => bench::run(&command, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

@@ -1,6 +1,7 @@
 //! What can be typed, and what help says about it.
 
 use super::args::{Command, command_line, parse};
+use super::bench::BenchCommand;
 use crate::config::{Env, TABLE};
 
 fn help(words: &[&str]) -> String {
@@ -152,7 +153,7 @@ fn bench_engine_takes_its_own_flags_and_those_of_model_and_engine() {
         "--max-num-seqs=4",
     ];
     let (command, args) = typed(&words).unwrap();
-    let Command::BenchEngine(bench) = command else {
+    let Command::Bench(BenchCommand::Engine(bench)) = command else {
         panic!("{command:?}")
     };
     assert_eq!(

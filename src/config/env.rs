@@ -25,7 +25,8 @@ impl Env {
             .filter(|value| !value.is_empty())
     }
 
-    /// The variables that are meant for Mixgate: every name that begins with `MIXGATE_`.
+    /// The variables that are meant for Mixgate's settings: every name that begins with `MIXGATE_`, but not the
+    /// load generator's token, which is no setting.
     ///
     /// Kubernetes gives each pod variables about the services beside it. A service that is called `mixgate` makes
     /// `MIXGATE_SERVICE_HOST`, `MIXGATE_PORT=tcp://…` and `MIXGATE_PORT_8000_TCP…`: those are left out.
@@ -34,7 +35,7 @@ impl Env {
         self.0
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| name.starts_with(PREFIX))
+            .filter(|(name, _)| name.starts_with(PREFIX) && *name != BENCH_TOKEN)
             .filter(move |(name, value)| !(in_kubernetes && is_service_variable(name, value)))
     }
 }
@@ -58,3 +59,6 @@ fn is_service_variable(name: &str, value: &str) -> bool {
 
 /// What the name of each of our variables begins with.
 pub const PREFIX: &str = "MIXGATE_";
+
+/// Holds the token that `mixgate bench` shows to the servers that it measures.
+pub const BENCH_TOKEN: &str = "MIXGATE_BENCH_TOKEN";

@@ -26,7 +26,7 @@ use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
 use crate::server::ServerConfig;
 
-pub use env::Env;
+pub use env::{BENCH_TOKEN, Env};
 pub use error::ConfigError;
 pub use exposure::check_exposure;
 pub use layers::{Args, Origin};

@@ -7,18 +7,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::loading::{self, ModelFacts};
-use super::startup::shell_word;
-use super::{Failure, serve};
 use crate::bench::engine::{Admission, Row, Timed, Workload, measure};
 use crate::bench::machine::Machine;
+use crate::cli::loading::{self, ModelFacts};
+use crate::cli::startup::shell_word;
+use crate::cli::{Failure, serve};
 use crate::config::{Args, Config, Origin, Setting};
 use crate::engine::{Engine, EngineConfig};
 use crate::telemetry;
 
 /// What can be typed after `mixgate bench engine`, settings aside.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct BenchEngine {
+pub(in crate::cli) struct BenchEngine {
     /// How many requests at once: one run for each
     #[arg(
         long,
@@ -203,3 +203,11 @@ fn document(
 
 /// Tokens per step unless told otherwise.
 const BUDGET: usize = 8192;
+
+pub(super) const EXAMPLES: &str = "\
+Limits on sequences and tokens per step grow with the largest batch unless they are set.
+
+Examples:
+  mixgate bench engine --batch 1,8,32 --prompt-len 128 --output-len 64
+  mixgate bench engine --model null:mixtral-8x7b
+  mixgate bench engine --model null:mixtral-8x7b@a100-w4a16 --batch 64 --json a100.json";

@@ -1,5 +1,7 @@
 use super::*;
+use crate::auth::IdentityKey;
 use crate::engine::fake::{EOS, VOCAB, arrival, config, request};
+use crate::engine::sequence::Standing;
 
 fn scheduler(
     num_blocks: usize,
@@ -227,4 +229,47 @@ fn a_subject_alone_fills_its_first_step_itself() {
         add(&mut scheduler, number, 6, 9);
     }
     assert_eq!(shares(&mut scheduler), [(0, 6), (1, 6), (2, 6)]);
+}
+
+/// A request of somebody of the one tenant that there is.
+fn colleague(number: u64, prompt: &[TokenId], subject: &str) -> Arrival {
+    let arrival = arrival(number, request(prompt, 20), subject);
+    let standing = Standing {
+        tenant: IdentityKey::of(&["tenant"]),
+        ..arrival.standing
+    };
+    Arrival::new(number, arrival.request, standing, 4, &[], 0)
+}
+
+#[test]
+fn nobody_is_displaced_for_blocks_that_the_newcomer_counts_on_already() {
+    let mut scheduler = Scheduler {
+        prefix_caching: true,
+        ..scheduler(9, 4, 64, 8)
+    };
+    let shared: Vec<TokenId> = (0..12).collect();
+    scheduler.add(colleague(0, &[5; 16], "busy"));
+    scheduler.add(colleague(1, &shared, "busy"));
+    assert_eq!(step(&mut scheduler).len(), 2);
+    assert_eq!(step(&mut scheduler).len(), 2);
+    assert_eq!(scheduler.stats().kv_blocks_used, 9);
+    // Three of its six blocks are those of number 1, whose end would bring it one more.
+    let longer = [&shared[..], &[9; 12]].concat();
+    scheduler.add(colleague(2, &longer, "newcomer"));
+    assert_eq!(shares(&mut scheduler), [(0, 1), (1, 1)]);
+    assert_eq!(scheduler.stats().preemptions_total, 0);
+}
+
+#[test]
+fn nobody_is_displaced_for_less_than_the_newcomer_lacks_by_now() {
+    let mut scheduler = scheduler(8, 4, 64, 8);
+    add(&mut scheduler, 0, 4, 20);
+    add(&mut scheduler, 1, 4, 20);
+    step(&mut scheduler);
+    scheduler.add(arrival(2, request(&[6; 28], 2), "newcomer"));
+    // What it lacks grows with the others, and so does what one of them holds; that is never enough.
+    for _ in 0..8 {
+        assert_eq!(shares(&mut scheduler), [(0, 1), (1, 1)]);
+    }
+    assert_eq!(scheduler.stats().preemptions_total, 0);
 }

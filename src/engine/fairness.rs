@@ -248,12 +248,25 @@ impl Book {
     /// Where a waiting sequence stands in the order at present.
     fn turn(&self, subject: SubjectSlot, queued: Queued, now: Duration) -> Turn {
         let started = self.accounts[subject.0 as usize].started[queued.priority as usize];
-        let waited = now.saturating_sub(queued.arrived.max(started));
-        self.turn_in(aged(queued.priority, waited), subject, queued)
+        let since = queued.arrived.max(started);
+        self.turn_since(since, now, queued.priority, subject, queued)
+    }
+
+    /// Where a sequence stands in the order that has waited in `class` since then.
+    pub fn turn_since(
+        &self,
+        since: Duration,
+        now: Duration,
+        class: Priority,
+        subject: SubjectSlot,
+        queued: Queued,
+    ) -> Turn {
+        let class = aged(class, now.saturating_sub(since));
+        self.turn_in(class, subject, queued)
     }
 
     /// Where a sequence stands in the order if it belongs to `class`.
-    pub fn turn_in(&self, class: Priority, subject: SubjectSlot, queued: Queued) -> Turn {
+    fn turn_in(&self, class: Priority, subject: SubjectSlot, queued: Queued) -> Turn {
         let Queued { id, arrived, .. } = queued;
         match self.policy {
             SchedulingPolicy::Fair => Turn {

@@ -69,13 +69,18 @@ impl Scheduler {
         self.book.enqueue(sequence.subject, sequence.queued(slot));
     }
 
-    /// The running sequence whose chunk comes next, with its index in `prefilling`.
-    pub(super) fn next_prefilling(&self) -> Option<(Turn, usize)> {
+    /// The running sequence whose chunk comes next, with its index in `prefilling`. As one that waits, it rises with the
+    /// time since its last chunk.
+    pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
         let turn = |(at, &slot): (usize, &SequenceSlot)| {
             let sequence = &self.sequences[slot];
-            let turn = self
-                .book
-                .turn_in(sequence.class, sequence.subject, sequence.queued(slot));
+            let turn = self.book.turn_since(
+                sequence.stepped,
+                now,
+                sequence.class,
+                sequence.subject,
+                sequence.queued(slot),
+            );
             (turn, at)
         };
         self.prefilling.iter().enumerate().map(turn).min()
@@ -129,13 +134,13 @@ impl Scheduler {
                     lacks,
                 });
                 return false;
+            };
+            for victim in victims {
+                self.preempt(victim, plan);
             }
             // What the displaced have let go may be part of it.
             head = self.head_of(slot);
         }
-            };
-            for victim in victims {
-                self.preempt(victim, plan);
         if self.lacks(slot, &head) > 0 {
             return false;
         }
@@ -146,6 +151,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[slot];
         sequence.phase = Phase::Running;
         sequence.class = candidate.turn.class();
+        sequence.stepped = now;
         self.book.starts(subject, sequence.standing.priority, now);
         true
     }

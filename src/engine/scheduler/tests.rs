@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::IdentityKey;
+use crate::auth::{IdentityKey, Priority};
 use crate::engine::fake::{EOS, VOCAB, arrival, config, request};
 use crate::engine::sequence::Standing;
 
@@ -229,6 +229,41 @@ fn a_subject_alone_fills_its_first_step_itself() {
         add(&mut scheduler, number, 6, 9);
     }
     assert_eq!(shares(&mut scheduler), [(0, 6), (1, 6), (2, 6)]);
+}
+
+/// Plans a step at `now` and commits it. Tokens that the request of that number computed in it.
+fn computed_of(scheduler: &mut Scheduler, number: u64, now: Duration) -> usize {
+    let mut plan = StepPlan::default();
+    scheduler.plan(now, &mut plan);
+    commit(scheduler, &plan);
+    scheduler.check().unwrap();
+    let mut parts = plan.parts.iter();
+    parts
+        .find(|part| part.id.request == number)
+        .map_or(0, |part| part.num_tokens)
+}
+
+#[test]
+fn a_prompt_begun_in_a_low_class_is_finished_although_a_higher_one_fills_every_step() {
+    let mut scheduler = scheduler(64, 4, 8, 8);
+    let of_class = |number, prompt_len, subject, priority, arrived| {
+        let mut arrival = arrival(number, request(&vec![5; prompt_len], 1), subject);
+        arrival.standing.priority = priority;
+        arrival.standing.arrived = arrived;
+        arrival
+    };
+    scheduler.add(of_class(0, 24, "batch", Priority::Low, Duration::ZERO));
+    assert_eq!(computed_of(&mut scheduler, 0, Duration::ZERO), 8);
+    let mut computed = Vec::new();
+    for second in 1..=30 {
+        let now = Duration::from_secs(second);
+        scheduler.add(of_class(second, 8, "urgent", Priority::High, now));
+        match computed_of(&mut scheduler, 0, now) {
+            0 => {}
+            tokens => computed.push((second, tokens)),
+        }
+    }
+    assert_eq!(computed, [(20, 8), (21, 8)]);
 }
 
 /// A request of somebody of the one tenant that there is.

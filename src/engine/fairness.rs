@@ -310,6 +310,16 @@ impl Book {
             .max_by_key(|&subject| (self.served(subject), subject))
     }
 
+    /// The subjects that [must share](Book::must_share) with `starved`, the most served first.
+    pub fn must_share_with(&self, starved: SubjectSlot) -> impl Iterator<Item = SubjectSlot> {
+        let subjects = self.by_key.values().copied();
+        let mut rich: Vec<SubjectSlot> = subjects
+            .filter(|&subject| self.running(subject) > 1 && self.must_share(subject, starved))
+            .collect();
+        rich.sort_unstable_by_key(|&subject| Reverse((self.served(subject), subject)));
+        rich.into_iter()
+    }
+
     /// Whether `most`, which has several sequences running, has to give one up so that `starved` can start its first.
     pub fn must_share(&self, most: SubjectSlot, starved: SubjectSlot) -> bool {
         self.policy == SchedulingPolicy::Fair

@@ -2,7 +2,7 @@
 
 use super::plan::StepPlan;
 use super::{KEPT, Phase, Scheduler, Sequence, SequenceSlot};
-use crate::engine::fairness::Candidate;
+use crate::engine::fairness::{Candidate, SubjectSlot};
 use crate::engine::prefix_cache::BlockHash;
 
 impl Scheduler {
@@ -31,30 +31,38 @@ impl Scheduler {
         }
     }
 
-    /// Sequences of the subject that was served most, at least one, whose end makes `lacks` more blocks free, so that
-    /// `candidate`, whose subject has nothing running, can start. It counts already on the cached blocks `names`: those
-    /// bring it nothing. All or nothing.
+    /// Sequences of one subject, at least one, whose end makes `lacks` more blocks free, so that `candidate`, whose
+    /// subject has nothing running, can start: of the one that was served most, of those who can do it. The candidate
+    /// counts already on the cached blocks `names`: those bring it nothing. All or nothing.
     pub(super) fn whom_to_displace(
         &self,
         candidate: Candidate,
         lacks: usize,
         names: &[BlockHash],
     ) -> Option<Vec<SequenceSlot>> {
-        let most_served = self.book.most_served()?;
-        if !self.book.must_share(most_served, candidate.subject) {
-            return None;
-        }
+        let mut rich = self.book.must_share_with(candidate.subject);
+        rich.find_map(|subject| self.spared_by(subject, candidate, lacks, names))
+    }
+
+    /// Those of a single subject.
+    fn spared_by(
+        &self,
+        subject: SubjectSlot,
+        candidate: Candidate,
+        lacks: usize,
+        names: &[BlockHash],
+    ) -> Option<Vec<SequenceSlot>> {
         let mut victims = Vec::new();
         let mut freed = 0;
         // The first of all stays, and so does one of the subject's.
-        let spare = self.book.running(most_served) - 1;
+        let spare = self.book.running(subject) - 1;
         for &slot in self.running.iter().skip(1).rev() {
             if victims.len() == spare || (!victims.is_empty() && freed >= lacks) {
                 break;
             }
             let sequence = &self.sequences[slot];
             let outranked = candidate.turn.is_at_least(sequence.standing.priority);
-            if sequence.subject == most_served && outranked {
+            if sequence.subject == subject && outranked {
                 freed += self.blocks.held_alone(sequence.block_table(), names);
                 victims.push(slot);
             }

@@ -308,3 +308,31 @@ fn nobody_is_displaced_for_less_than_the_newcomer_lacks_by_now() {
     }
     assert_eq!(scheduler.stats().preemptions_total, 0);
 }
+
+#[test]
+fn who_may_not_displace_the_most_served_displaces_the_next() {
+    let mut scheduler = scheduler(64, 4, 64, 4);
+    let long = |number, subject, priority| {
+        let mut arrival = arrival(number, request(&[5; 8], 20), subject);
+        arrival.standing.priority = priority;
+        arrival
+    };
+    add(&mut scheduler, 9, 1, 1);
+    for (number, subject, priority) in [
+        (0, "urgent", Priority::High),
+        (1, "urgent", Priority::High),
+        (2, "busy", Priority::Normal),
+        (3, "busy", Priority::Normal),
+    ] {
+        scheduler.add(long(number, subject, priority));
+    }
+    step(&mut scheduler);
+    while scheduler.stats().running < 4 {
+        step(&mut scheduler);
+    }
+    scheduler.add(arrival(4, request(&[6; 2], 1), "newcomer"));
+    let plan = planned(&mut scheduler);
+    let preempted: Vec<u64> = plan.preempted.iter().map(|id| id.request).collect();
+    assert_eq!(preempted, [3]);
+    assert_eq!(plan.parts.last().unwrap().id.request, 4);
+}

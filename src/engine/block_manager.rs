@@ -160,10 +160,16 @@ impl BlockManager {
         self.cached.name(block)
     }
 
-    /// Blocks of `table` that no other table holds: what would come back if it were released.
-    pub fn held_alone(&self, table: &[BlockId]) -> usize {
-        let alone = |block: &&BlockId| self.references[block.0 as usize] == 1;
-        table.iter().filter(alone).count()
+    /// Blocks of `table` that no other table holds, what would come back if it were released; but for those that are
+    /// found by the name that stands at the same place of `names`.
+    pub fn held_alone(&self, table: &[BlockId], names: &[BlockHash]) -> usize {
+        let counts = |&(at, &block): &(usize, &BlockId)| {
+            self.holders(block) == 1
+                && names
+                    .get(at)
+                    .is_none_or(|name| self.name(block) != Some(*name))
+        };
+        table.iter().enumerate().filter(counts).count()
     }
 
     /// Empties `table`. Blocks that no other table holds become free; of those with findable contents, the last is the

@@ -248,12 +248,25 @@ impl Book {
     /// Where a waiting sequence stands in the order at present.
     fn turn(&self, subject: SubjectSlot, queued: Queued, now: Duration) -> Turn {
         let started = self.accounts[subject.0 as usize].started[queued.priority as usize];
-        let waited = now.saturating_sub(queued.arrived.max(started));
-        self.turn_in(aged(queued.priority, waited), subject, queued)
+        let since = queued.arrived.max(started);
+        self.turn_since(since, now, queued.priority, subject, queued)
+    }
+
+    /// Where a sequence stands in the order that has waited in `class` since then.
+    pub fn turn_since(
+        &self,
+        since: Duration,
+        now: Duration,
+        class: Priority,
+        subject: SubjectSlot,
+        queued: Queued,
+    ) -> Turn {
+        let class = aged(class, now.saturating_sub(since));
+        self.turn_in(class, subject, queued)
     }
 
     /// Where a sequence stands in the order if it belongs to `class`.
-    pub fn turn_in(&self, class: Priority, subject: SubjectSlot, queued: Queued) -> Turn {
+    fn turn_in(&self, class: Priority, subject: SubjectSlot, queued: Queued) -> Turn {
         let Queued { id, arrived, .. } = queued;
         match self.policy {
             SchedulingPolicy::Fair => Turn {
@@ -295,6 +308,16 @@ impl Book {
         subjects
             .filter(|&subject| self.running(subject) > 1)
             .max_by_key(|&subject| (self.served(subject), subject))
+    }
+
+    /// The subjects that [must share](Book::must_share) with `starved`, the most served first.
+    pub fn must_share_with(&self, starved: SubjectSlot) -> impl Iterator<Item = SubjectSlot> {
+        let subjects = self.by_key.values().copied();
+        let mut rich: Vec<SubjectSlot> = subjects
+            .filter(|&subject| self.running(subject) > 1 && self.must_share(subject, starved))
+            .collect();
+        rich.sort_unstable_by_key(|&subject| Reverse((self.served(subject), subject)));
+        rich.into_iter()
     }
 
     /// Whether `most`, which has several sequences running, has to give one up so that `starved` can start its first.

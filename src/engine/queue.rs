@@ -113,6 +113,11 @@ impl Queue {
     /// Gives the places back: the request has started, or ended before.
     pub fn leave(&mut self, subject: &IdentityKey, demand: Demand, now: Duration) {
         self.pace.left(demand, now);
+        self.forgo(subject, demand);
+    }
+
+    /// Gives the places of a request back that was never made: it did not wait, so that it says nothing about the pace.
+    pub fn forgo(&mut self, subject: &IdentityKey, demand: Demand) {
         self.taken.sequences -= demand.sequences;
         self.taken.tokens = self.taken.tokens.saturating_sub(demand.tokens);
         if let Some(own) = self.by_subject.get_mut(subject) {

@@ -240,7 +240,7 @@ impl Scheduler {
             if plan.num_tokens() >= limit {
                 break;
             }
-            let running = self.next_prefilling();
+            let running = self.next_prefilling(now);
             let waiting = match admits {
                 true => self.next_waiting(now),
                 false => None,
@@ -261,13 +261,16 @@ impl Scheduler {
                         self.express.board(candidate.subject);
                     }
                 }
-                (Some((_, at)), _) => {
+                (Some((turn, at)), _) => {
                     let slot = self.prefilling[at];
                     let subject = self.sequences[slot].subject;
                     if !self.express.takes(subject, self.book.running(subject)) {
                         break;
                     }
                     self.prefilling.swap_remove(at);
+                    let sequence = &mut self.sequences[slot];
+                    sequence.class = turn.class();
+                    sequence.stepped = now;
                     self.schedule(slot, limit, plan);
                 }
                 _ => break,

@@ -102,8 +102,11 @@ pub struct Sequence {
     pub(super) cached_tokens: Option<usize>,
     pub(super) subject: SubjectSlot,
     pub(super) standing: Standing,
-    /// The class in which it was admitted, which its prompt keeps until it is computed.
+    /// The class in which it was admitted or, if it had to wait after that, had its last chunk. Its prompt keeps it
+    /// until it is computed.
     pub(super) class: Priority,
+    /// When it was admitted or had a later chunk of its prompt, since the engine's start.
+    pub(super) stepped: Duration,
     /// Sequences of its request that wait for it to compute the prompt that they share.
     pub(super) followers: Vec<SequenceSlot>,
     /// The sequence whose prompt it may take over.
@@ -170,6 +173,7 @@ impl Sequence {
             subject,
             standing,
             class: standing.priority,
+            stepped: standing.arrived,
             followers: Vec::new(),
             leader: None,
             sampling: Arc::clone(&sampling),

@@ -118,6 +118,7 @@ impl Shared {
             subject,
             demand,
             arrived,
+            waits: false,
         })
     }
 
@@ -155,6 +156,8 @@ pub(super) struct Place {
     subject: IdentityKey,
     demand: Demand,
     arrived: Duration,
+    /// Whether its request was made.
+    waits: bool,
 }
 
 impl Place {
@@ -163,8 +166,9 @@ impl Place {
         self.arrived
     }
 
-    /// Counts the request's tokens as they turned out to be.
+    /// The request is made: counts its tokens as they turned out to be.
     pub(super) fn correct(&mut self, tokens: usize) {
+        self.waits = true;
         let queue = &mut lock(&self.shared.board).queue;
         queue.correct(&mut self.demand, tokens);
     }
@@ -174,7 +178,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let now = self.shared.now();
         let queue = &mut lock(&self.shared.board).queue;
-        queue.leave(&self.subject, self.demand, now);
+        match self.waits {
+            true => queue.leave(&self.subject, self.demand, now),
+            false => queue.forgo(&self.subject, self.demand),
+        }
     }
 }
 

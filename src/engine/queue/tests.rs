@@ -145,3 +145,26 @@ fn who_would_start_after_its_deadline_is_told_so_at_once() {
     );
     assert_eq!(queue.join(key("b"), one, Some(at(30.0)), at(2.0)), Ok(()));
 }
+
+#[test]
+fn places_that_were_never_used_do_not_quicken_the_pace() {
+    let mut queue = queue(4, usize::MAX, 4);
+    let one = demand(1, 10);
+    for _ in 0..4 {
+        queue.join(key("a"), one, None, at(0.0)).unwrap();
+    }
+    queue.leave(&key("a"), one, at(5.0));
+    for _ in 0..100 {
+        queue.join(key("b"), one, None, at(5.0)).unwrap();
+        queue.forgo(&key("b"), one);
+    }
+    queue.join(key("b"), one, None, at(5.0)).unwrap();
+    let retry_after = at(5.0);
+    assert_eq!(
+        queue.join(key("c"), one, None, at(5.0)),
+        Err(SubmitError::QueueFull {
+            limit: 4,
+            retry_after
+        })
+    );
+}

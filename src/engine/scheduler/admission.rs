@@ -16,7 +16,7 @@ pub(super) struct Stall {
     found: usize,
     /// Blocks that were free then.
     free: usize,
-    /// Blocks that it lacked.
+    /// Blocks that it lacked. As long as the stall lasts it lacks no fewer, but perhaps more.
     lacks: usize,
 }
 
@@ -69,13 +69,18 @@ impl Scheduler {
         self.book.enqueue(sequence.subject, sequence.queued(slot));
     }
 
-    /// The running sequence whose chunk comes next, with its index in `prefilling`.
-    pub(super) fn next_prefilling(&self) -> Option<(Turn, usize)> {
+    /// The running sequence whose chunk comes next, with its index in `prefilling`. As one that waits, it rises with the
+    /// time since its last chunk.
+    pub(super) fn next_prefilling(&self, now: Duration) -> Option<(Turn, usize)> {
         let turn = |(at, &slot): (usize, &SequenceSlot)| {
             let sequence = &self.sequences[slot];
-            let turn = self
-                .book
-                .turn_in(sequence.class, sequence.subject, sequence.queued(slot));
+            let turn = self.book.turn_since(
+                sequence.stepped,
+                now,
+                sequence.class,
+                sequence.subject,
+                sequence.queued(slot),
+            );
             (turn, at)
         };
         self.prefilling.iter().enumerate().map(turn).min()
@@ -112,30 +117,30 @@ impl Scheduler {
     ) -> bool {
         let Candidate { slot, subject, .. } = candidate;
         let stalled = self.stall.filter(|stall| self.still_lacks(stall, slot));
-        let (mut head, lacks) = match stalled {
-            Some(stall) => (None, stall.lacks),
-            None => {
-                let head = self.head_of(slot);
-                let lacks = self.lacks(slot, &head);
-                (Some(head), lacks)
-            }
-        };
+        if let Some(stall) = stalled
+            && self.whom_to_displace(candidate, stall.lacks, &[]).is_none()
+        {
+            return false;
+        }
+        let mut head = self.head_of(slot);
+        let lacks = self.lacks(slot, &head);
         if lacks > 0 || self.is_full() {
-            if !self.displace(candidate, lacks, plan) {
-                if let (Some(head), true) = (head, lacks > 0) {
-                    self.stall = Some(Stall {
-                        id: self.sequences[slot].id(),
-                        found: head.blocks,
-                        free: self.blocks.num_free(),
-                        lacks,
-                    });
-                }
+            let names = &self.sequences[slot].chain.names()[..head.blocks];
+            let Some(victims) = self.whom_to_displace(candidate, lacks, names) else {
+                self.stall = (lacks > 0).then(|| Stall {
+                    id: self.sequences[slot].id(),
+                    found: head.blocks,
+                    free: self.blocks.num_free(),
+                    lacks,
+                });
                 return false;
+            };
+            for victim in victims {
+                self.preempt(victim, plan);
             }
             // What the displaced have let go may be part of it.
-            head = None;
+            head = self.head_of(slot);
         }
-        let head = head.unwrap_or_else(|| self.head_of(slot));
         if self.lacks(slot, &head) > 0 {
             return false;
         }
@@ -146,6 +151,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[slot];
         sequence.phase = Phase::Running;
         sequence.class = candidate.turn.class();
+        sequence.stepped = now;
         self.book.starts(subject, sequence.standing.priority, now);
         true
     }

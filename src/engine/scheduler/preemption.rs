@@ -2,7 +2,8 @@
 
 use super::plan::StepPlan;
 use super::{KEPT, Phase, Scheduler, Sequence, SequenceSlot};
-use crate::engine::fairness::Candidate;
+use crate::engine::fairness::{Candidate, SubjectSlot};
+use crate::engine::prefix_cache::BlockHash;
 
 impl Scheduler {
     /// Gives a running sequence blocks for all tokens that it knows, at the cost of others if need be. `false` if it is
@@ -30,40 +31,43 @@ impl Scheduler {
         }
     }
 
-    /// Preempts sequences of the subject that was served most, at least one, until `lacks` more blocks are free, so that
-    /// `candidate`, whose subject has nothing running, can start. All or nothing.
-    pub(super) fn displace(
-        &mut self,
+    /// Sequences of one subject, at least one, whose end makes `lacks` more blocks free, so that `candidate`, whose
+    /// subject has nothing running, can start: of the one that was served most, of those who can do it. The candidate
+    /// counts already on the cached blocks `names`: those bring it nothing. All or nothing.
+    pub(super) fn whom_to_displace(
+        &self,
         candidate: Candidate,
         lacks: usize,
-        plan: &mut StepPlan,
-    ) -> bool {
-        let most_served = match self.book.most_served() {
-            Some(most) if self.book.must_share(most, candidate.subject) => most,
-            _ => return false,
-        };
+        names: &[BlockHash],
+    ) -> Option<Vec<SequenceSlot>> {
+        let mut rich = self.book.must_share_with(candidate.subject);
+        rich.find_map(|subject| self.spared_by(subject, candidate, lacks, names))
+    }
+
+    /// Those of a single subject.
+    fn spared_by(
+        &self,
+        subject: SubjectSlot,
+        candidate: Candidate,
+        lacks: usize,
+        names: &[BlockHash],
+    ) -> Option<Vec<SequenceSlot>> {
         let mut victims = Vec::new();
         let mut freed = 0;
         // The first of all stays, and so does one of the subject's.
-        let spare = self.book.running(most_served) - 1;
+        let spare = self.book.running(subject) - 1;
         for &slot in self.running.iter().skip(1).rev() {
             if victims.len() == spare || (!victims.is_empty() && freed >= lacks) {
                 break;
             }
             let sequence = &self.sequences[slot];
             let outranked = candidate.turn.is_at_least(sequence.standing.priority);
-            if sequence.subject == most_served && outranked {
-                freed += self.blocks.held_alone(sequence.block_table());
+            if sequence.subject == subject && outranked {
+                freed += self.blocks.held_alone(sequence.block_table(), names);
                 victims.push(slot);
             }
         }
-        if victims.is_empty() || freed < lacks {
-            return false;
-        }
-        for victim in victims {
-            self.preempt(victim, plan);
-        }
-        true
+        (!victims.is_empty() && freed >= lacks).then_some(victims)
     }
 
     /// The sequence that gives way when memory is short.
@@ -86,7 +90,7 @@ impl Scheduler {
 
     /// Takes a running sequence's blocks and puts it back into the queue, to its old place. It keeps its tokens:
     /// computing them again leads to the same next token.
-    fn preempt(&mut self, slot: SequenceSlot, plan: &mut StepPlan) {
+    pub(super) fn preempt(&mut self, slot: SequenceSlot, plan: &mut StepPlan) {
         let at = self
             .running
             .iter()

@@ -1,5 +1,7 @@
 use super::*;
+use crate::auth::{IdentityKey, Priority};
 use crate::engine::fake::{EOS, VOCAB, arrival, config, request};
+use crate::engine::sequence::Standing;
 
 fn scheduler(
     num_blocks: usize,
@@ -227,4 +229,110 @@ fn a_subject_alone_fills_its_first_step_itself() {
         add(&mut scheduler, number, 6, 9);
     }
     assert_eq!(shares(&mut scheduler), [(0, 6), (1, 6), (2, 6)]);
+}
+
+/// Plans a step at `now` and commits it. Tokens that the request of that number computed in it.
+fn computed_of(scheduler: &mut Scheduler, number: u64, now: Duration) -> usize {
+    let mut plan = StepPlan::default();
+    scheduler.plan(now, &mut plan);
+    commit(scheduler, &plan);
+    scheduler.check().unwrap();
+    let mut parts = plan.parts.iter();
+    parts
+        .find(|part| part.id.request == number)
+        .map_or(0, |part| part.num_tokens)
+}
+
+#[test]
+fn a_prompt_begun_in_a_low_class_is_finished_although_a_higher_one_fills_every_step() {
+    let mut scheduler = scheduler(64, 4, 8, 8);
+    let of_class = |number, prompt_len, subject, priority, arrived| {
+        let mut arrival = arrival(number, request(&vec![5; prompt_len], 1), subject);
+        arrival.standing.priority = priority;
+        arrival.standing.arrived = arrived;
+        arrival
+    };
+    scheduler.add(of_class(0, 24, "batch", Priority::Low, Duration::ZERO));
+    assert_eq!(computed_of(&mut scheduler, 0, Duration::ZERO), 8);
+    let mut computed = Vec::new();
+    for second in 1..=30 {
+        let now = Duration::from_secs(second);
+        scheduler.add(of_class(second, 8, "urgent", Priority::High, now));
+        match computed_of(&mut scheduler, 0, now) {
+            0 => {}
+            tokens => computed.push((second, tokens)),
+        }
+    }
+    assert_eq!(computed, [(20, 8), (21, 8)]);
+}
+
+/// A request of somebody of the one tenant that there is.
+fn colleague(number: u64, prompt: &[TokenId], subject: &str) -> Arrival {
+    let arrival = arrival(number, request(prompt, 20), subject);
+    let standing = Standing {
+        tenant: IdentityKey::of(&["tenant"]),
+        ..arrival.standing
+    };
+    Arrival::new(number, arrival.request, standing, 4, &[], 0)
+}
+
+#[test]
+fn nobody_is_displaced_for_blocks_that_the_newcomer_counts_on_already() {
+    let mut scheduler = Scheduler {
+        prefix_caching: true,
+        ..scheduler(9, 4, 64, 8)
+    };
+    let shared: Vec<TokenId> = (0..12).collect();
+    scheduler.add(colleague(0, &[5; 16], "busy"));
+    scheduler.add(colleague(1, &shared, "busy"));
+    assert_eq!(step(&mut scheduler).len(), 2);
+    assert_eq!(step(&mut scheduler).len(), 2);
+    assert_eq!(scheduler.stats().kv_blocks_used, 9);
+    // Three of its six blocks are those of number 1, whose end would bring it one more.
+    let longer = [&shared[..], &[9; 12]].concat();
+    scheduler.add(colleague(2, &longer, "newcomer"));
+    assert_eq!(shares(&mut scheduler), [(0, 1), (1, 1)]);
+    assert_eq!(scheduler.stats().preemptions_total, 0);
+}
+
+#[test]
+fn nobody_is_displaced_for_less_than_the_newcomer_lacks_by_now() {
+    let mut scheduler = scheduler(8, 4, 64, 8);
+    add(&mut scheduler, 0, 4, 20);
+    add(&mut scheduler, 1, 4, 20);
+    step(&mut scheduler);
+    scheduler.add(arrival(2, request(&[6; 28], 2), "newcomer"));
+    // What it lacks grows with the others, and so does what one of them holds; that is never enough.
+    for _ in 0..8 {
+        assert_eq!(shares(&mut scheduler), [(0, 1), (1, 1)]);
+    }
+    assert_eq!(scheduler.stats().preemptions_total, 0);
+}
+
+#[test]
+fn who_may_not_displace_the_most_served_displaces_the_next() {
+    let mut scheduler = scheduler(64, 4, 64, 4);
+    let long = |number, subject, priority| {
+        let mut arrival = arrival(number, request(&[5; 8], 20), subject);
+        arrival.standing.priority = priority;
+        arrival
+    };
+    add(&mut scheduler, 9, 1, 1);
+    for (number, subject, priority) in [
+        (0, "urgent", Priority::High),
+        (1, "urgent", Priority::High),
+        (2, "busy", Priority::Normal),
+        (3, "busy", Priority::Normal),
+    ] {
+        scheduler.add(long(number, subject, priority));
+    }
+    step(&mut scheduler);
+    while scheduler.stats().running < 4 {
+        step(&mut scheduler);
+    }
+    scheduler.add(arrival(4, request(&[6; 2], 1), "newcomer"));
+    let plan = planned(&mut scheduler);
+    let preempted: Vec<u64> = plan.preempted.iter().map(|id| id.request).collect();
+    assert_eq!(preempted, [3]);
+    assert_eq!(plan.parts.last().unwrap().id.request, 4);
 }

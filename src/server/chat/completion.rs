@@ -116,6 +116,8 @@ impl<D: Decoder> Answer<D> {
             return Change::Nothing;
         };
         let finish = match reason {
+            // A stop string has ended it before: its reader has all of it, whatever the engine ended it for.
+            _ if completion.text.is_none() => Finish::Stop,
             FinishReason::Stop => Finish::Stop,
             FinishReason::Length => Finish::Length,
             // We are still listening, so it was not us who went away: the engine gave up on it.

@@ -215,7 +215,7 @@ impl Stage<'_> {
                     beginning: guest.beginnings[position],
                     circle: guest.circle,
                 };
-                let alone = scheduler.blocks.held_alone(&[block]) == 1;
+                let alone = scheduler.blocks.held_alone(&[block], &[]) == 1;
                 let once = self.memory.write(table, position, content, self.steps);
                 holds!(
                     alone && once,

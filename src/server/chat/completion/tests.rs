@@ -227,3 +227,15 @@ fn an_event_of_an_unknown_completion_changes_nothing() {
     ));
     assert_eq!(answer.usage().completion_tokens, 0);
 }
+
+#[test]
+fn an_answer_that_a_stop_string_has_ended_is_not_ended_again_by_the_clock() {
+    for reason in [FinishReason::DeadlineExceeded, FinishReason::Revoked] {
+        let mut answer = answer(&["one END"], "", &["END"], 1);
+        assert_eq!(text(answer.absorb(token(0, 0))), "one ");
+        let ended = answer.absorb(finished(0, reason, 1));
+        assert!(matches!(ended, Change::Nothing), "{ended:?}");
+        assert!(answer.is_over());
+        assert_eq!(answer.usage().cached_tokens, 2);
+    }
+}

@@ -44,6 +44,11 @@ pub enum ConfigError {
         other: String,
         other_origin: Origin,
     },
+    /// A step budget that leaves running sequences without a token, and newcomers without any.
+    #[error(
+        "max_num_batched_tokens is {tokens}, max_num_seqs is {seqs}: a step must have room for more tokens than sequences"
+    )]
+    Budget { tokens: usize, seqs: usize },
     /// A file that was named and is not there.
     #[error("there is no file {path} (from {named_by})", path = path.display())]
     FileMissing {
@@ -125,6 +130,10 @@ impl ConfigError {
                 ..
             } => Some(format!(
                 "{name} is a setting of the whole server: move it above the first [table]"
+            )),
+            Self::Budget { seqs, .. } => Some(format!(
+                "leave max_num_batched_tokens out, give at least {}, or lower max_num_seqs",
+                seqs + 1
             )),
             Self::Conflict { one, other, .. } => Some(format!("give either {one} or {other}")),
             Self::FileMissing { .. } => Some(

@@ -149,7 +149,7 @@ impl Config {
                 .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
         };
         Ok(Self {
-            engine: engine(&settings),
+            engine: engine(&settings)?,
             public_prefixes: layers.public_prefixes()?,
             model: ModelSettings {
                 served_model_name: settings
@@ -210,15 +210,25 @@ impl Config {
 }
 
 /// The engine's part. Prefixes are words until a tokenizer is at hand.
-fn engine(settings: &Settings) -> EngineConfig {
+///
+/// # Errors
+/// [`ConfigError::Budget`].
+fn engine(settings: &Settings) -> Result<EngineConfig, ConfigError> {
     let max_num_seqs = settings.max_num_seqs.get();
     // With less than a token for each, sequences would sit out; twice as many leave half of a step for prompts.
     let max_num_batched_tokens = settings.max_num_batched_tokens.map_or_else(
         || max_num_seqs.saturating_mul(2).max(LEAST_BUDGET),
         usize::from,
     );
+    // Running sequences come first: a full house would leave nothing for whoever may displace one of them.
+    if max_num_batched_tokens <= max_num_seqs {
+        return Err(ConfigError::Budget {
+            tokens: max_num_batched_tokens,
+            seqs: max_num_seqs,
+        });
+    }
     let max_waiting = settings.max_waiting.get();
-    EngineConfig {
+    Ok(EngineConfig {
         max_num_batched_tokens,
         max_prefill_tokens: settings
             .max_prefill_tokens
@@ -233,7 +243,7 @@ fn engine(settings: &Settings) -> EngineConfig {
         prefix_caching: settings.prefix_caching,
         max_tenant_blocks_percent: settings.max_tenant_kv_percent.map(|percent| percent.0),
         public_prefixes: Vec::new(),
-    }
+    })
 }
 
 /// Tokens of a step: enough for a short prompt at once.

@@ -62,7 +62,8 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Most tokens (prompt and completion) that they may reserve; beyond it [`SubmitError::QueueTokens`].
     pub max_waiting_tokens: usize,
-    /// Most of them that belong to one subject; beyond it [`SubmitError::OverShare`].
+    /// Most sequences of them that belong to one subject; beyond it [`SubmitError::OverShare`]. It may reserve the same
+    /// share of the tokens; beyond it [`SubmitError::OverShareTokens`].
     pub max_waiting_per_subject: usize,
     /// Who goes first.
     pub scheduling_policy: SchedulingPolicy,

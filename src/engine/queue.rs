@@ -11,7 +11,7 @@ use super::request::SubmitError;
 use crate::auth::IdentityKey;
 
 /// What a request takes up while it waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Demand {
     /// Sequences.
     pub sequences: usize,
@@ -23,25 +23,31 @@ pub struct Demand {
 #[derive(Debug, Clone)]
 pub struct Queue {
     limit: Demand,
-    limit_per_subject: usize,
+    limit_per_subject: Demand,
     taken: Demand,
-    by_subject: HashMap<IdentityKey, usize>,
+    by_subject: HashMap<IdentityKey, Demand>,
     pace: Pace,
 }
 
 impl Queue {
     /// An empty queue with the bounds of `config`.
     pub fn new(config: &EngineConfig) -> Self {
+        let limit = Demand {
+            sequences: config.max_waiting,
+            tokens: config.max_waiting_tokens,
+        };
+        let sequences = config.max_waiting_per_subject.min(limit.sequences);
+        // The same share of the tokens as of the sequences.
+        let tokens = match limit.tokens {
+            usize::MAX => usize::MAX,
+            tokens => {
+                (tokens as u128 * sequences as u128 / limit.sequences.max(1) as u128) as usize
+            }
+        };
         Self {
-            limit: Demand {
-                sequences: config.max_waiting,
-                tokens: config.max_waiting_tokens,
-            },
-            limit_per_subject: config.max_waiting_per_subject.min(config.max_waiting),
-            taken: Demand {
-                sequences: 0,
-                tokens: 0,
-            },
+            limit,
+            limit_per_subject: Demand { sequences, tokens },
+            taken: Demand::default(),
             by_subject: HashMap::new(),
             pace: Pace::default(),
         }
@@ -59,29 +65,36 @@ impl Queue {
         now: Duration,
     ) -> Result<(), SubmitError> {
         let n = demand.sequences;
-        let limit = self.limit_per_subject;
+        let limit = self.limit_per_subject.sequences;
         if n > limit {
             return Err(SubmitError::TooMany { n, limit });
         }
+        // The caller's own share first: who is over it hears so, however full the queue is. A share that is all of it
+        // is none.
+        let is_shared = limit < self.limit.sequences;
+        let (own, all) = (self.own(&subject), self.taken);
+        if let Some(over) = over(own.sequences, n, limit).filter(|_| is_shared) {
+            // Its own places become free at its share of the pace.
+            let among_all = over * all.sequences / own.sequences.max(1);
+            let retry_after = self.pace.time_for(among_all, 0, now);
+            return Err(SubmitError::OverShare { limit, retry_after });
+        }
+        let limit = self.limit_per_subject.tokens;
+        let own_over = over_unless_alone(own.tokens, demand.tokens, limit);
+        if let Some(over) = own_over.filter(|_| is_shared) {
+            let among_all = over as u128 * all.tokens as u128 / own.tokens as u128;
+            let retry_after = self.pace.time_for(0, among_all as usize, now);
+            return Err(SubmitError::OverShareTokens { limit, retry_after });
+        }
         let limit = self.limit.sequences;
-        if let Some(over) = over(self.taken.sequences, n, limit) {
+        if let Some(over) = over(all.sequences, n, limit) {
             let retry_after = self.pace.time_for(over, 0, now);
             return Err(SubmitError::QueueFull { limit, retry_after });
         }
         let limit = self.limit.tokens;
-        // A request larger than the whole bound may wait if it waits alone: it could never run otherwise.
-        let tokens = over(self.taken.tokens, demand.tokens, limit);
-        if let Some(over) = tokens.filter(|_| self.taken.tokens > 0) {
-            let retry_after = self.pace.time_for(0, over.min(self.taken.tokens), now);
+        if let Some(over) = over_unless_alone(all.tokens, demand.tokens, limit) {
+            let retry_after = self.pace.time_for(0, over, now);
             return Err(SubmitError::QueueTokens { limit, retry_after });
-        }
-        let limit = self.limit_per_subject;
-        let own = self.by_subject.get(&subject).copied().unwrap_or(0);
-        if let Some(over) = over(own, n, limit) {
-            // Its own places become free at its share of the pace.
-            let among_all = over * self.taken.sequences / own.max(1);
-            let retry_after = self.pace.time_for(among_all, 0, now);
-            return Err(SubmitError::OverShare { limit, retry_after });
         }
         let start = self
             .pace
@@ -96,18 +109,21 @@ impl Queue {
             });
         }
         self.pace.joined(self.taken.sequences == 0, now);
-        self.taken.sequences += n;
-        self.taken.tokens = self.taken.tokens.saturating_add(demand.tokens);
-        *self.by_subject.entry(subject).or_default() += n;
+        self.taken.add(demand);
+        self.by_subject.entry(subject).or_default().add(demand);
         Ok(())
     }
 
     /// Counts a request's tokens as they turned out to be. That is never a reason to refuse it: the work of counting
     /// them is done.
-    pub fn correct(&mut self, demand: &mut Demand, tokens: usize) {
-        self.taken.tokens = self.taken.tokens.saturating_sub(demand.tokens);
-        self.taken.tokens = self.taken.tokens.saturating_add(tokens);
-        demand.tokens = tokens;
+    pub fn correct(&mut self, subject: &IdentityKey, demand: &mut Demand, tokens: usize) {
+        let corrected = Demand { tokens, ..*demand };
+        for taken in [Some(&mut self.taken), self.by_subject.get_mut(subject)] {
+            let Some(taken) = taken else { continue };
+            taken.take_away(*demand);
+            taken.add(corrected);
+        }
+        *demand = corrected;
     }
 
     /// Gives the places back: the request has started, or ended before.
@@ -118,11 +134,10 @@ impl Queue {
 
     /// Gives the places of a request back that was never made: it did not wait, so that it says nothing about the pace.
     pub fn forgo(&mut self, subject: &IdentityKey, demand: Demand) {
-        self.taken.sequences -= demand.sequences;
-        self.taken.tokens = self.taken.tokens.saturating_sub(demand.tokens);
+        self.taken.take_away(demand);
         if let Some(own) = self.by_subject.get_mut(subject) {
-            *own -= demand.sequences;
-            if *own == 0 {
+            own.take_away(demand);
+            if own.sequences == 0 {
                 self.by_subject.remove(subject);
             }
         }
@@ -132,12 +147,35 @@ impl Queue {
     pub fn taken(&self) -> Demand {
         self.taken
     }
+
+    fn own(&self, subject: &IdentityKey) -> Demand {
+        self.by_subject.get(subject).copied().unwrap_or_default()
+    }
+}
+
+impl Demand {
+    fn add(&mut self, more: Self) {
+        self.sequences += more.sequences;
+        self.tokens = self.tokens.saturating_add(more.tokens);
+    }
+
+    fn take_away(&mut self, less: Self) {
+        self.sequences -= less.sequences;
+        self.tokens = self.tokens.saturating_sub(less.tokens);
+    }
 }
 
 /// By how much `taken` and `more` are above `limit`.
 fn over(taken: usize, more: usize, limit: usize) -> Option<usize> {
     let over = taken.saturating_add(more).saturating_sub(limit);
     (over > 0).then_some(over)
+}
+
+/// The same for tokens. A request larger than the whole bound may wait if it waits alone: it could never run otherwise.
+fn over_unless_alone(taken: usize, more: usize, limit: usize) -> Option<usize> {
+    over(taken, more, limit)
+        .filter(|_| taken > 0)
+        .map(|over| over.min(taken))
 }
 
 /// How fast places became free while somebody waited: exponentially fading sums of places and of the time in which they

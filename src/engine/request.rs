@@ -184,6 +184,14 @@ pub enum SubmitError {
         /// When there will be room, as the queue moved lately.
         retry_after: Duration,
     },
+    /// The caller has its share of the tokens that waiting requests may reserve; others still find room.
+    #[error("the caller's share of the waiting queue is full ({limit} reserved tokens)")]
+    OverShareTokens {
+        /// The most tokens that may be reserved by one subject's waiting requests.
+        limit: usize,
+        /// When there will be room, as the queue moved lately.
+        retry_after: Duration,
+    },
     /// The queue is so long that the request would be over its deadline before it starts.
     #[error("the request would wait longer than the {} s that it may take", .deadline.as_secs_f32())]
     TooLate {

@@ -170,7 +170,7 @@ impl Place {
     pub(super) fn correct(&mut self, tokens: usize) {
         self.waits = true;
         let queue = &mut lock(&self.shared.board).queue;
-        queue.correct(&mut self.demand, tokens);
+        queue.correct(&self.subject, &mut self.demand, tokens);
     }
 }
 

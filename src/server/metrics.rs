@@ -156,7 +156,7 @@ impl Metrics {
         let reason = REFUSALS[match error {
             SubmitError::QueueFull { .. } => 0,
             SubmitError::QueueTokens { .. } => 1,
-            SubmitError::OverShare { .. } => 2,
+            SubmitError::OverShare { .. } | SubmitError::OverShareTokens { .. } => 2,
             SubmitError::TooLate { .. } => 3,
             SubmitError::TooMany { .. } => 4,
             SubmitError::TooLong { .. } => 5,

@@ -82,6 +82,8 @@ async fn a_full_queue_is_503_with_a_time_to_come_back() {
 async fn reserved_tokens_fill_the_queue_too() {
     let engine = EngineConfig {
         max_waiting_tokens: 100,
+        // One caller may have all of it.
+        max_waiting_per_subject: EngineConfig::default().max_waiting,
         ..EngineConfig::default()
     };
     let (house, waiting) = busy(engine).await;
@@ -89,6 +91,20 @@ async fn reserved_tokens_fill_the_queue_too() {
     assert!(large.headers().contains_key("retry-after-ms"));
     assert_eq!(refusal(large).await, (503, "overloaded".to_owned(), None));
     is_counted(&house, "queue_tokens").await;
+    all_answered(&house, waiting).await;
+}
+
+#[tokio::test]
+async fn a_full_share_of_the_reserved_tokens_is_429() {
+    let engine = EngineConfig {
+        max_waiting_tokens: 100,
+        ..EngineConfig::default()
+    };
+    let (house, waiting) = busy(engine).await;
+    let large = house.chat(json!({"max_tokens": 90})).await;
+    let code = "rate_limit_exceeded".to_owned();
+    assert_eq!(refusal(large).await, (429, code, None));
+    is_counted(&house, "over_share").await;
     all_answered(&house, waiting).await;
 }
 

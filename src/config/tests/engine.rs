@@ -8,8 +8,8 @@ use crate::engine::SchedulingPolicy;
 fn the_engine_s_defaults_follow_from_each_other() {
     let engine = load("", [], []).unwrap().engine;
     assert_eq!(engine, EngineConfig::default());
-    let engine = load("max_num_batched_tokens = 64\nmax_waiting = 10", [], []).unwrap();
-    assert_eq!(engine.engine.max_prefill_tokens, 64);
+    let engine = load("max_num_batched_tokens = 80\nmax_waiting = 10", [], []).unwrap();
+    assert_eq!(engine.engine.max_prefill_tokens, 80);
     assert_eq!(engine.engine.max_waiting_per_subject, 8);
     let many = load("max_num_seqs = 1000", [], []).unwrap();
     assert_eq!(many.engine.max_num_batched_tokens, 2000);
@@ -110,4 +110,15 @@ fn a_wrong_word_in_a_share_has_its_line_and_a_suggestion() {
         assert!(complaint.starts_with("mixgate.toml:2: "), "{complaint}");
         assert!(complaint.ends_with(hint), "{complaint}");
     }
+}
+
+#[test]
+fn a_step_has_room_for_more_tokens_than_sequences() {
+    let budget = |file| load(file, [], []).map(|config| config.engine.max_num_batched_tokens);
+    assert_eq!(budget("max_num_batched_tokens = 65").unwrap(), 65);
+    assert_eq!(
+        complaint(load("max_num_batched_tokens = 64", [], [])),
+        "max_num_batched_tokens is 64, max_num_seqs is 64: a step must have room for more tokens than sequences\n\
+         hint: leave max_num_batched_tokens out, give at least 65, or lower max_num_seqs"
+    );
 }

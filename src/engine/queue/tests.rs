@@ -55,9 +55,9 @@ fn reserved_tokens_are_bounded_but_a_large_request_may_wait_alone() {
     let mut first = demand(1, 60);
     assert_eq!(queue.join(key("a"), first, None, at(0.0)), Ok(()));
     assert!(queue.join(key("b"), demand(1, 60), None, at(0.0)).is_err());
-    queue.correct(&mut first, 40);
+    queue.correct(&key("a"), &mut first, 40);
     assert_eq!(queue.join(key("b"), demand(1, 60), None, at(0.0)), Ok(()));
-    queue.correct(&mut first, 90);
+    queue.correct(&key("a"), &mut first, 90);
     assert_eq!(
         queue.taken(),
         demand(2, 150),
@@ -167,4 +167,18 @@ fn places_that_were_never_used_do_not_quicken_the_pace() {
             retry_after
         })
     );
+}
+
+#[test]
+fn one_subject_reserves_its_share_of_the_tokens_and_leaves_the_rest() {
+    let mut queue = queue(8, 100, 6);
+    queue.join(key("a"), demand(1, 60), None, at(0.0)).unwrap();
+    let refused = queue.join(key("a"), demand(1, 20), None, at(0.0));
+    assert!(matches!(
+        refused,
+        Err(SubmitError::OverShareTokens { limit: 75, .. })
+    ));
+    assert_eq!(queue.join(key("b"), demand(1, 40), None, at(0.0)), Ok(()));
+    queue.leave(&key("a"), demand(1, 60), at(1.0));
+    assert_eq!(queue.join(key("a"), demand(1, 20), None, at(1.0)), Ok(()));
 }

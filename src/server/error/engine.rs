@@ -57,6 +57,13 @@ impl ApiError {
             .with(RETRY_AFTER_MS, number(millis))
     }
 
+    fn over_share(message: String, retry_after: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut error = Self::new(status, "rate_limit_exceeded", message);
+        error.kind = "rate_limit_error";
+        error.later(retry_after)
+    }
+
     fn overloaded(message: String, retry_after: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).later(retry_after)
     }
@@ -83,18 +90,18 @@ impl From<SubmitError> for ApiError {
                 ),
                 retry_after,
             ),
-            SubmitError::OverShare { limit, retry_after } => {
-                let message = format!(
+            SubmitError::OverShare { limit, retry_after } => Self::over_share(
+                format!(
                     "You have too many requests waiting: at most {limit} completions of yours may wait."
-                );
-                let mut error = Self::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
-                    message,
-                );
-                error.kind = "rate_limit_error";
-                error.later(retry_after)
-            }
+                ),
+                retry_after,
+            ),
+            SubmitError::OverShareTokens { limit, retry_after } => Self::over_share(
+                format!(
+                    "You have too much waiting: your waiting requests may reserve at most {limit} tokens."
+                ),
+                retry_after,
+            ),
             SubmitError::TooMany { n, limit } => Self::bad_request(
                 "invalid_value",
                 format!("n is {n}; this server queues at most {limit} completions."),

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
 use super::TextError;
 use crate::engine::TokenId;
@@ -225,6 +225,13 @@ fn load(file: &Value) -> Result<Tokenizer, TextError> {
     let bytes = serde_json::to_vec(file).map_err(|error| refused(error.to_string()))?;
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| refused(error.to_string()))?;
     tokenizer.set_encode_special_tokens(true);
+    // The crate's cache keeps up to ten thousand pieces of callers' text on each thread: hundreds of megabytes where
+    // pieces are long, and time that tells whether somebody else sent the same.
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model() {
+        let mut bpe = bpe.clone();
+        bpe.resize_cache(0);
+        tokenizer.with_model(bpe);
+    }
     Ok(tokenizer)
 }
 

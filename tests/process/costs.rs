@@ -56,6 +56,8 @@ async fn visit(server: &Arc<Mixgate>, numbers: std::ops::Range<usize>) {
                 let fields = json!({
                     "model": "mixtral-8x7b", "stream": true, "ignore_eos": true,
                     "max_tokens": 1 + number * 7 % 50, "n": 1 + number % 2,
+                    // No two are alike: what anybody keeps of them would add up.
+                    "messages": [{"role": "user", "content": question(number)}],
                 });
                 let mut response = server.chat(&fields).await;
                 assert_eq!(response.status(), 200);
@@ -73,4 +75,10 @@ async fn visit(server: &Arc<Mixgate>, numbers: std::ops::Range<usize>) {
     for visitor in visitors.collect::<Vec<_>>() {
         visitor.await.unwrap();
     }
+}
+
+/// Forty words of which some are in no other question.
+fn question(number: usize) -> String {
+    let word = |at: usize| format!("bed{} ", number * 31 + at * at);
+    (0..40).map(word).collect()
 }

@@ -21,18 +21,26 @@ async fn an_idle_engine_takes_no_processor_time_at_all() {
         }
         server.engine_effort()
     };
-    // It may still be at its last step; two equal readings say that it is not.
-    let mut parked = readiness(1).await;
-    while parked != readiness(5).await {
-        parked = server.engine_effort();
+    // On a busy machine its last step may take its time to end. An engine that looks for work now and then would be
+    // seen in every one of these intervals.
+    for _ in 0..20 {
+        let before = server.engine_effort();
+        assert!(before.0 > 0, "it has computed an answer");
+        if readiness(300).await == before {
+            return;
+        }
     }
-    assert!(parked.0 > 0, "it has computed an answer");
-    assert_eq!(readiness(300).await, parked);
+    panic!("the idle engine is awake: {:?}", server.engine_effort());
 }
 
 #[tokio::test]
 async fn memory_is_flat_over_thousands_of_streams_with_random_hang_ups() {
-    let server = Arc::new(Mixgate::serve(&["--model", "null:mixtral-8x7b"]));
+    let server = Arc::new(Mixgate::serve(&[
+        "--model",
+        "null:mixtral-8x7b",
+        // So that the prefix cache is full before the first look.
+        "--kv-cache-tokens=65536",
+    ]));
     visit(&server, 0..2000).await;
     let before = server.resident_mib();
     visit(&server, 2000..10_000).await;

@@ -4,11 +4,10 @@
 //! computed there and for whom. `judge` says what must be true. A script that breaks something is cut down to the
 //! events that matter and printed, one line per event.
 //!
-//! `scenarios` are what is promised to callers, in the virtual time of a `roofline`.
+//! `scenarios` are what is promised to callers, in the virtual time of a null model.
 
 mod judge;
 mod memory;
-mod roofline;
 mod scenarios;
 mod script;
 mod shrink;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::roofline::step_time;
 use super::simulation::{Answer, Ask, Run, percentile, run};
 use crate::auth::Priority;
 use crate::engine::fairness::AGEING;
@@ -64,7 +63,13 @@ fn a_long_prompt_delays_other_streams_by_no_more_than_a_chunk_per_token() {
         let arrives = Duration::from_secs(3);
         let long = Ask::new(arrives, CAROL, 1, 8192, 1);
         let quiet = run(&config, streams.clone().collect(), FOREVER);
-        let disturbed = run(&config, streams.chain([long]).collect(), FOREVER);
+        let disturbed = run(&config, streams.chain([long.clone()]).collect(), FOREVER);
+        // The longest is the last one, which looks back at all the others.
+        let in_chunks = EngineConfig {
+            max_num_batched_tokens: chunk,
+            ..config.clone()
+        };
+        let cost = run(&in_chunks, vec![long], FOREVER).longest_step;
         let first = disturbed.answers.iter().find(|answer| answer.who == CAROL);
         let until = first.unwrap().tokens[0];
         let itl = |run: &Run| {
@@ -74,8 +79,6 @@ fn a_long_prompt_delays_other_streams_by_no_more_than_a_chunk_per_token() {
             percentile(meanwhile.map(|(_, gap)| gap), 99)
         };
         let (before, after) = (itl(&quiet), itl(&disturbed));
-        // The last chunk, which looks back at all the others.
-        let cost = step_time([(8192 - chunk, chunk)]);
         println!(
             "chunks of {chunk}: p99 ITL {before:.1?} → {after:.1?}; a chunk costs {cost:.1?}; its prompt took {:.0?}",
             until - arrives

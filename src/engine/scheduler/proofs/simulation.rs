@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::roofline::{NUM_BLOCKS, step_time};
 use super::script::standing;
 use crate::auth::Priority;
+use crate::engine::null::{NullName, Roofline};
 use crate::engine::scheduler::{Scheduler, StepPlan};
 use crate::engine::sequence::{Arrival, SequenceId};
 use crate::engine::{
@@ -73,11 +73,15 @@ impl Answer {
 
 /// Serves the requests until all have ended, or for as long as `lasts`.
 pub(super) fn run(config: &EngineConfig, mut asks: Vec<Ask>, lasts: Duration) -> Run {
+    let name = NullName::parse("mixtral-8x7b@a100-w4a16").unwrap();
+    let (card, precision) = name.on.unwrap();
+    let roofline = Roofline::new(name.shape, card, precision);
+    let block_size = 16;
     let capacity = Capacity {
         vocab_size: 1 << 20,
         max_model_len: 32_768,
-        num_blocks: NUM_BLOCKS,
-        block_size: 16,
+        num_blocks: name.kv_cache_tokens().unwrap().unwrap() / block_size,
+        block_size,
     };
     asks.sort_by_key(|ask| ask.at);
     let mut scheduler = Scheduler::new(capacity, config, [].into());
@@ -105,8 +109,7 @@ pub(super) fn run(config: &EngineConfig, mut asks: Vec<Ask>, lasts: Duration) ->
             break;
         }
         scheduler.plan(now, &mut plan);
-        let parts = plan.parts.iter();
-        let takes = step_time(parts.map(|part| (part.start, part.num_tokens)));
+        let takes = roofline.step_time(&plan);
         longest_step = longest_step.max(takes);
         now += takes;
         scheduler.commit(&plan, &vec![7; plan.num_due()], &mut outcomes);

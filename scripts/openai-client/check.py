@@ -39,7 +39,12 @@ def main(url: str, token: str) -> None:
             finish = choice.finish_reason or finish
     assert "".join(pieces) == answer, (pieces, answer)
     assert len(pieces) > 5, "the answer did not arrive token by token"
-    assert finish == "stop" and usage == whole.usage, (finish, usage, whole.usage)
+    assert finish == "stop", finish
+    counted = lambda usage: (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    assert counted(usage) == counted(whole.usage), (usage, whole.usage)
+    # The same prompt again: its whole blocks of 16 tokens are in the cache, and never its last token.
+    cached = usage.prompt_tokens_details.cached_tokens
+    assert cached == (usage.prompt_tokens - 1) // 16 * 16, (cached, usage.prompt_tokens)
 
     several = client.chat.completions.create(
         model="seedling", messages=QUESTION, n=3, seed=7, max_completion_tokens=12, temperature=0.8

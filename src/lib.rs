@@ -17,11 +17,11 @@
 //!
 //! # Invariants
 //!
-//! - Only [`auth`] can make a `Permit`; [`engine::Engine::submit`] takes one by value.
+//! - Only [`auth`] can make a `Permit`; [`engine::Engine::reserve`] takes one by value.
 //! - Every route is in the table; all but the health probes answer 401 without a token, unknown paths included.
-//! - `scheduler`, `block_manager` and `fairness` import nothing from candle, tokio or the clock.
+//! - `scheduler`, `block_manager`, `prefix_cache`, `fairness` and `queue` import nothing from candle, tokio or the clock.
 //! - The engine never sees text; the server never sees a tensor.
-//! - A sequence's tokens are the same alone, batched, chunked and preempted, bit for bit.
+//! - A sequence's tokens are the same alone, batched, chunked, preempted and on cached prefixes, bit for bit.
 
 pub mod auth;
 pub mod bench;

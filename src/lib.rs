@@ -12,7 +12,8 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
-//! [`config`] hands each module its own part, [`telemetry`] too; [`clock`] and `strict_json` are leaves. [`bench`] measures:
+//! [`config`] hands each module its own part, [`telemetry`] too; [`ledger`] (who used how much, on disk), [`clock`] and
+//! `strict_json` are leaves. [`bench`] measures:
 //! a server from outside, as a client, or the engine alone; only `cli` imports it.
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod ledger;
 pub mod model;
 pub mod ops;
 pub mod server;

@@ -1,9 +1,33 @@
 //! Finds the one credential of a request: `Authorization: Bearer …`. Never in the query, a cookie or the body.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use super::denied::{Denied, Reason};
+
+/// What is known of a caller before anything that it says is believed.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The request's.
+    pub headers: &'a HeaderMap,
+    /// Where it calls from: the socket's peer, or what a trusted proxy says. Never IPv4 mapped into IPv6.
+    pub address: IpAddr,
+    /// The DER of the client certificate that the TLS handshake has verified, if there was one.
+    pub certificate: Option<&'a [u8]>,
+}
+
+impl<'a> Caller<'a> {
+    /// Somebody on this machine with these headers and nothing else.
+    pub fn local(headers: &'a HeaderMap) -> Self {
+        Self {
+            headers,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            certificate: None,
+        }
+    }
+}
 
 /// The bytes after `Bearer `, which may be anything.
 ///

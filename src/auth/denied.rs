@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// Why a request was refused, as the caller is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +28,53 @@ pub enum Reason {
     InvalidClaims,
     /// Bound to a proof of possession that this server does not take.
     InvalidTokenBinding,
+    /// Was good, and was revoked.
+    TokenRevoked,
+    /// An API key that is unknown, revoked or expired: which one is not said.
+    InvalidApiKey,
+    /// The issuer's keys were never had, or not for too long: nobody's fault but the server's.
+    AuthUnavailable,
     /// A good token that lacks this scope.
     InsufficientScope(&'static str),
+    /// The policy keeps the caller out.
+    AccessDenied,
+    /// The address may not call.
+    AddressNotAllowed,
+    /// Too many bad credentials from one address.
+    TooManyFailures {
+        /// When it may try again.
+        retry_after: Duration,
+    },
+    /// A model that the caller may not name, whether or not it exists.
+    ModelNotAllowed,
+    /// A field that the caller may not use, or not so.
+    ParameterNotAllowed {
+        /// JSON path of the field.
+        param: &'static str,
+        /// The most, if it is a number.
+        most: Option<u64>,
+    },
+    /// More requests or tokens than the caller may have in a minute.
+    RateLimit {
+        /// `requests` or `tokens`.
+        of: &'static str,
+        /// The most per minute.
+        limit: u64,
+        /// When there is room again.
+        retry_after: Duration,
+    },
+    /// More sequences at the same time than the caller may have.
+    Concurrency {
+        /// The most.
+        limit: u64,
+    },
+    /// A budget is spent, or can never cover the request.
+    InsufficientQuota {
+        /// `day` or `month`, or `minute` for a request that no minute can cover.
+        period: &'static str,
+        /// The most tokens in that period.
+        limit: u64,
+    },
 }
 
 /// A refusal: what the caller is told, and for the operator alone what really happened.
@@ -60,11 +106,19 @@ impl Denied {
         self.reason
     }
 
-    /// The HTTP status: 400, 401 or 403.
+    /// The HTTP status: 400, 401, 403, 429 or 503.
     pub fn status(&self) -> u16 {
         match self.reason {
-            Reason::MultipleCredentials => 400,
-            Reason::InsufficientScope(_) => 403,
+            Reason::MultipleCredentials | Reason::ParameterNotAllowed { .. } => 400,
+            Reason::InsufficientScope(_)
+            | Reason::AccessDenied
+            | Reason::AddressNotAllowed
+            | Reason::ModelNotAllowed => 403,
+            Reason::TooManyFailures { .. }
+            | Reason::RateLimit { .. }
+            | Reason::Concurrency { .. }
+            | Reason::InsufficientQuota { .. } => 429,
+            Reason::AuthUnavailable => 503,
             _ => 401,
         }
     }
@@ -72,7 +126,15 @@ impl Denied {
     /// `error.type` of the body.
     pub fn error_type(&self) -> &'static str {
         match self.reason {
-            Reason::InsufficientScope(_) => "permission_error",
+            Reason::InsufficientScope(_)
+            | Reason::AccessDenied
+            | Reason::AddressNotAllowed
+            | Reason::ModelNotAllowed => "permission_error",
+            Reason::TooManyFailures { .. }
+            | Reason::RateLimit { .. }
+            | Reason::Concurrency { .. } => "rate_limit_error",
+            Reason::InsufficientQuota { .. } => "insufficient_quota",
+            Reason::AuthUnavailable => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -89,7 +151,27 @@ impl Denied {
             Reason::InvalidTokenType => "invalid_token_type",
             Reason::InvalidClaims => "invalid_claims",
             Reason::InvalidTokenBinding => "invalid_token_binding",
+            Reason::TokenRevoked => "token_revoked",
+            Reason::InvalidApiKey => "invalid_api_key",
+            Reason::AuthUnavailable => "auth_unavailable",
             Reason::InsufficientScope(_) => "insufficient_scope",
+            Reason::AccessDenied => "access_denied",
+            Reason::AddressNotAllowed => "ip_not_allowed",
+            Reason::TooManyFailures { .. } => "too_many_failures",
+            Reason::ModelNotAllowed => "model_not_allowed",
+            Reason::ParameterNotAllowed { .. } => "parameter_not_allowed",
+            Reason::RateLimit { .. } => "rate_limit_exceeded",
+            Reason::Concurrency { .. } => "concurrency_limit_exceeded",
+            Reason::InsufficientQuota { .. } => "insufficient_quota",
+        }
+    }
+
+    /// `error.param` of the body: the field at fault.
+    pub fn param(&self) -> Option<&'static str> {
+        match self.reason {
+            Reason::ModelNotAllowed => Some("model"),
+            Reason::ParameterNotAllowed { param, .. } => Some(param),
+            _ => None,
         }
     }
 
@@ -113,14 +195,53 @@ impl Denied {
             Reason::InvalidTokenBinding => {
                 "The access token is bound to a key whose proof this server does not take."
             }
+            Reason::TokenRevoked => "The access token was revoked.",
+            Reason::InvalidApiKey => "The API key is invalid.",
+            Reason::AuthUnavailable => {
+                "The server cannot check tokens of this issuer now: its keys could not be fetched."
+            }
             Reason::InsufficientScope(scope) => {
                 return Cow::Owned(format!("The access token lacks the scope `{scope}`."));
+            }
+            Reason::AccessDenied => "This server's policy does not let you in.",
+            Reason::AddressNotAllowed => "Requests from this address are not allowed.",
+            Reason::TooManyFailures { .. } => "Too many bad credentials from this address.",
+            Reason::ModelNotAllowed => "You may not use this model.",
+            Reason::ParameterNotAllowed { param, most: None } => {
+                return Cow::Owned(format!("You may not use '{param}'."));
+            }
+            Reason::ParameterNotAllowed {
+                param,
+                most: Some(most),
+            } => return Cow::Owned(format!("'{param}' may be at most {most} for you.")),
+            Reason::RateLimit { of, limit, .. } => {
+                return Cow::Owned(format!(
+                    "You are over your limit of {limit} {of} per minute."
+                ));
+            }
+            Reason::Concurrency { limit } => {
+                return Cow::Owned(format!(
+                    "You may have {limit} completions at the same time, and have them."
+                ));
+            }
+            Reason::InsufficientQuota { period, limit } => {
+                return Cow::Owned(format!(
+                    "Your budget of {limit} tokens per {period} does not cover this request."
+                ));
             }
         })
     }
 
-    /// The `WWW-Authenticate` value: fixed strings only, no input in it. `None` for none; today every refusal has one.
+    /// The `WWW-Authenticate` value: fixed strings only, no input in it. 401 and the 403 of a scope have one.
     pub fn challenge(&self) -> Option<Cow<'static, str>> {
+        if self.status() != 401
+            && !matches!(
+                self.reason,
+                Reason::MultipleCredentials | Reason::InsufficientScope(_)
+            )
+        {
+            return None;
+        }
         Some(Cow::Borrowed(match self.reason {
             // RFC 6750 §3.1: a request without credentials gets no `error`.
             Reason::MissingCredentials => r#"Bearer realm="llm""#,
@@ -145,23 +266,35 @@ impl Denied {
             Reason::InvalidClaims => {
                 r#"Bearer realm="llm", error="invalid_token", error_description="the access token has invalid claims""#
             }
-            Reason::InvalidTokenBinding => r#"Bearer realm="llm", error="invalid_token""#,
+            Reason::TokenRevoked => {
+                r#"Bearer realm="llm", error="invalid_token", error_description="the access token was revoked""#
+            }
             Reason::InsufficientScope(scope) => {
                 return Some(Cow::Owned(format!(
                     r#"Bearer realm="llm", error="insufficient_scope", scope="{scope}""#
                 )));
             }
+            _ => r#"Bearer realm="llm", error="invalid_token""#,
         }))
     }
 
     /// Further response headers.
     ///
     /// An expired token asks for a retry: SDKs that take the key from a function fetch a fresh one and succeed unseen.
-    /// No other refusal does, so that a bad static token fails in one round trip.
-    pub fn extra_headers(&self) -> &'static [(&'static str, &'static str)] {
+    /// A spent budget asks for none. No other refusal says either, so that a bad static token fails in one round trip.
+    pub fn extra_headers(&self) -> Vec<(&'static str, Cow<'static, str>)> {
         match self.reason {
-            Reason::TokenExpired => &[("x-should-retry", "true"), ("retry-after-ms", "10")],
-            _ => &[],
+            Reason::TokenExpired => vec![
+                ("x-should-retry", "true".into()),
+                ("retry-after-ms", "10".into()),
+            ],
+            Reason::InsufficientQuota { .. } => vec![("x-should-retry", "false".into())],
+            Reason::Concurrency { .. } => again(Duration::from_secs(1)),
+            Reason::AuthUnavailable => again(Duration::from_secs(5)),
+            Reason::RateLimit { retry_after, .. } | Reason::TooManyFailures { retry_after } => {
+                again(retry_after)
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -180,6 +313,15 @@ impl fmt::Display for Denied {
 }
 
 impl std::error::Error for Denied {}
+
+/// When to come again: whole seconds for everybody, milliseconds for SDKs that read them. Never zero.
+fn again(after: Duration) -> Vec<(&'static str, Cow<'static, str>)> {
+    let millis = after.as_nanos().div_ceil(1_000_000).max(1);
+    vec![
+        ("retry-after", millis.div_ceil(1000).to_string().into()),
+        ("retry-after-ms", millis.to_string().into()),
+    ]
+}
 
 /// Quotes a string that came with the request: escaped, so that it cannot forge a log line, and cut.
 pub(super) fn quoted(text: &str) -> String {

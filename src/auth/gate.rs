@@ -2,28 +2,28 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
-
-use super::claims::{self, list};
-use super::compact::Compact;
 use super::denied::{Denied, Reason, quoted};
-use super::header::Header;
 use super::issuer::Issuer;
-use super::share::Shares;
+use super::token::claims::{self, list};
+use super::token::compact::Compact;
+use super::token::header::Header;
 use super::{
-    Access, AuthConfig, BuiltinIssuer, GateError, Identity, IssuerSummary, MAX_DEPTH, Meter,
-    Permit, credential,
+    Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Uptime};
 use crate::strict_json;
 
 /// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
-    shares: Shares,
+    policy: Arc<PolicyStore>,
+    limits: Arc<Limits>,
+    revoked: Arc<Revoked>,
     meter: Option<Arc<dyn Meter>>,
     clock: Clock,
 }
@@ -66,10 +66,12 @@ impl Gate {
             }
         }
         let names: Vec<&str> = issuers.keys().map(|name| &**name).collect();
-        let shares = Shares::new(&config.shares, &names)?;
+        let policy = Policy::of_shares(&config.shares, &names)?;
         Ok(Self {
             issuers,
-            shares,
+            policy: Arc::new(PolicyStore::new(policy)),
+            limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
+            revoked: Arc::default(),
             meter: None,
             clock,
         })
@@ -84,12 +86,37 @@ impl Gate {
         }
     }
 
-    /// Who sent these headers.
+    /// The policy in force, to be replaced when its file changes.
+    pub fn policy(&self) -> &Arc<PolicyStore> {
+        &self.policy
+    }
+
+    /// The counters, to be restored from the ledger and written to it.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The revocations in force.
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// Who calls. Waits only for an issuer's keys, within bounds, when a token names one that is not known yet.
     ///
     /// # Errors
     /// A refusal that is the same, byte for byte, for everything up to and including a bad signature.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Denied> {
-        self.verify(credential::bearer(headers)?).map(Arc::new)
+    pub async fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<Identity>, Denied> {
+        let identity = self.verify(credential::bearer(caller.headers)?)?;
+        self.revoked.check(&identity)?;
+        Ok(Arc::new(identity))
+    }
+
+    /// What `identity`, calling from `address`, may do, by the policy in force.
+    ///
+    /// # Errors
+    /// 403, if no rule lets it in or one keeps it out.
+    pub fn rights(&self, identity: &Identity, address: IpAddr) -> Result<Arc<Rights>, Denied> {
+        self.policy.current().rights(identity, address)
     }
 
     /// Whether `identity` may do what a route asks.
@@ -112,13 +139,14 @@ impl Gate {
         }
     }
 
-    /// Admits `identity` to generate now, with the share that the configuration gives it.
+    /// Admits `identity` to generate now: counts the request and takes a concurrency slot.
     ///
     /// # Errors
-    /// None yet: rates and budgets will refuse here.
-    pub fn admit(&self, identity: Arc<Identity>) -> Result<Permit, Denied> {
-        let share = self.shares.of(&identity);
-        let permit = Permit::new(identity, share, self.meter.clone());
+    /// 429, if its rate or its concurrency is used up.
+    pub fn admit(&self, identity: Arc<Identity>, rights: Arc<Rights>) -> Result<Permit, Denied> {
+        let admission = self.limits.admit(&identity, &rights)?;
+        let meter = self.meter.clone();
+        let permit = Permit::new(identity, rights, admission, &self.revoked, meter);
         if let Some(meter) = &self.meter {
             meter.admitted(permit.identity(), permit.revocation());
         }
@@ -150,7 +178,8 @@ impl Gate {
         issuer.verify(&header, &token)?;
         issuer.rules.identity(
             header.token_type.as_deref(),
-            &claims,
+            header.key_id.as_deref().map(Arc::from),
+            claims,
             self.clock.unix_seconds(),
         )
     }

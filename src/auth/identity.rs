@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use serde_json::{Map, Value};
 
 /// Who the caller is, as its verified token says.
 ///
@@ -17,7 +18,12 @@ pub struct Identity {
     token_id: Option<Arc<str>>,
     scopes: Arc<[Box<str>]>,
     /// Unix seconds.
-    expires: u64,
+    expires: Option<u64>,
+    /// Unix seconds.
+    issued: Option<u64>,
+    credential: Credential,
+    key_id: Option<Arc<str>>,
+    claims: Arc<Map<String, Value>>,
     subject_key: IdentityKey,
     tenant_key: IdentityKey,
 }
@@ -30,8 +36,37 @@ pub(super) struct Claimed {
     pub client: Option<Arc<str>>,
     pub token_id: Option<Arc<str>>,
     pub scopes: Vec<Box<str>>,
+    /// Unix seconds; `None` for a key that does not expire.
+    pub expires: Option<u64>,
     /// Unix seconds.
-    pub expires: u64,
+    pub issued: Option<u64>,
+    pub credential: Credential,
+    /// Of the key that vouched: a token's `kid`, an API key's own id.
+    pub key_id: Option<Arc<str>>,
+    /// All of them, for rules of the policy.
+    pub claims: Map<String, Value>,
+}
+
+/// By what a caller proved who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// A signed token of an issuer.
+    Token,
+    /// An API key that was made here.
+    ApiKey,
+    /// A client certificate.
+    Certificate,
+}
+
+impl Credential {
+    /// One word, for logs and records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::ApiKey => "api_key",
+            Self::Certificate => "certificate",
+        }
+    }
 }
 
 impl Identity {
@@ -45,6 +80,10 @@ impl Identity {
             token_id,
             scopes,
             expires,
+            issued,
+            credential,
+            key_id,
+            claims,
         } = claimed;
         let subject_key = IdentityKey::of(&["subject", &issuer, &subject]);
         let tenant_key = match &tenant {
@@ -59,6 +98,10 @@ impl Identity {
             token_id,
             scopes: scopes.into(),
             expires,
+            issued,
+            credential,
+            key_id,
+            claims: Arc::new(claims),
             subject_key,
             tenant_key,
         }
@@ -99,9 +142,29 @@ impl Identity {
         self.scopes.iter().any(|held| &**held == scope)
     }
 
-    /// When the token expires, in Unix seconds.
-    pub fn expires(&self) -> u64 {
+    /// When the credential expires, in Unix seconds; `None` for an API key that does not.
+    pub fn expires(&self) -> Option<u64> {
         self.expires
+    }
+
+    /// When it was issued, in Unix seconds, if it says so.
+    pub fn issued(&self) -> Option<u64> {
+        self.issued
+    }
+
+    /// What kind of proof it was.
+    pub fn credential(&self) -> Credential {
+        self.credential
+    }
+
+    /// The key that vouched for it: a token's `kid`, an API key's own id.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// A verified claim by name, or by path if `name` starts with a slash: `/realm_access/roles`.
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        super::token::claims::find(&self.claims, name)
     }
 
     /// Stands for (issuer, subject): equal for every token of one subject, different for all others.
@@ -135,7 +198,11 @@ impl Identity {
             client: None,
             token_id: None,
             scopes: Vec::new(),
-            expires: u64::MAX,
+            expires: None,
+            issued: None,
+            credential: Credential::Token,
+            key_id: None,
+            claims: Map::new(),
         })
     }
 }

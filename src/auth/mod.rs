@@ -9,47 +9,47 @@
 //! | file | decides |
 //! |---|---|
 //! | `credential` | which bytes of the request are the credential |
-//! | `compact` | whether they are one canonical JWS of two clean JSON objects |
-//! | `header` | algorithm, key id and type; refuses every extension |
-//! | `issuer`, `keys` | the one key that may vouch for this issuer with this algorithm |
-//! | `claims`, `time` | what the signed claims say, typed strictly |
-//! | `share` | what part of the machine it gets |
+//! | `token/compact` | whether they are one canonical JWS of two clean JSON objects |
+//! | `token/header` | algorithm, key id and type; refuses every extension |
+//! | `issuer`, `key` | the one key that may vouch for this issuer with this algorithm |
+//! | `token/claims`, `token/time` | what the signed claims say, typed strictly |
+//! | `revoked` | whether that right was taken away since |
+//! | `policy` | what the operator grants to whom |
+//! | `limits` | how much of it, by reservation |
 //! | `denied` | what a refused caller hears |
 //!
 //! jsonwebtoken does the signature arithmetic and nothing else: its own claim checks accept too much.
 
-mod builtin;
-mod claims;
-mod compact;
 mod config;
 mod credential;
 mod denied;
 mod error;
 mod files;
 mod gate;
-mod header;
 mod identity;
 mod issuer;
-mod jwk;
-mod keys;
-mod mint;
-mod pem;
+mod key;
+mod limits;
 mod permit;
-mod share;
+mod policy;
+mod revoked;
 #[cfg(test)]
 mod tests;
-mod time;
+mod token;
 
-pub use builtin::{BuiltinError, BuiltinIssuer};
 pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
+pub use credential::Caller;
 pub use denied::{Denied, Reason};
 pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
 pub use gate::Gate;
-pub use identity::{Identity, IdentityKey};
+pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::IssuerSummary;
-pub use mint::{MintError, MintRequest};
+pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
+pub use issuer::mint::{MintError, MintRequest};
+pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
-pub use share::ShareConfig;
+pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
+pub use revoked::{Revoked, Watched};
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

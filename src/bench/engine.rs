@@ -133,7 +133,7 @@ impl Admission {
 
     fn permit(&self) -> Result<Permit, EngineBenchError> {
         self.gate
-            .admit(self.identity.clone())
+            .admit(self.identity.clone(), Arc::default())
             .map_err(|denied| EngineBenchError::Refused {
                 why: denied.detail().to_owned(),
             })

@@ -15,6 +15,7 @@ use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
 use crate::engine::{Capacity, Engine, EngineConfig, Executor};
+use crate::ledger::Ledger;
 use crate::server::{App, ModelCard, Server};
 use crate::telemetry::Secret;
 
@@ -61,6 +62,7 @@ impl Rooms {
                 gate,
                 text: Arc::new(loaded.text),
                 model,
+                ledger: Ledger::in_memory(),
                 clock,
             },
             model: loaded.facts,

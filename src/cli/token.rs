@@ -71,9 +71,6 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
             code: denied.code(),
             hint: refusal_hint(denied.reason(), token),
         })?;
-    let left = identity
-        .expires()
-        .saturating_sub(gate.clock().unix_seconds());
     let scopes: Vec<&str> = identity.scopes().collect();
     let mut lines = vec![
         "valid: signature, issuer, audience, type and times are good".to_owned(),
@@ -91,10 +88,13 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
         ),
         format!("id       {}", identity.token_id().unwrap_or("-")),
     ];
-    lines.push(format!(
-        "expires  {} (Unix seconds), {left} s from now",
-        identity.expires()
-    ));
+    lines.push(match identity.expires() {
+        None => "expires  never".to_owned(),
+        Some(expires) => {
+            let left = expires.saturating_sub(gate.clock().unix_seconds());
+            format!("expires  {expires} (Unix seconds), {left} s from now")
+        }
+    });
     Ok(lines.join("\n"))
 }
 

@@ -82,7 +82,7 @@ impl Requests {
     /// Charges a token, and tells it if it is to be shown.
     pub(super) fn token(&mut self, id: SequenceId, token: TokenId, announced: bool) {
         let live = self.0.get(&id.request).expect(OUTLIVED);
-        live.permit.charge(1);
+        live.permit.charge();
         if announced {
             // A failed send means that the receiver is gone and has told us so.
             let _ = live.events.send(Event::Token {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::ledger::Ledger;
 use crate::text::TextModel;
 
 use super::in_flight::InFlight;
@@ -24,6 +25,8 @@ pub struct App {
     pub text: Arc<TextModel>,
     /// What is served, as clients see it.
     pub model: ModelCard,
+    /// Where usage is written down.
+    pub ledger: Ledger,
     /// Stamps responses.
     pub clock: Clock,
 }

@@ -273,17 +273,16 @@ impl From<Denied> for ApiError {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         for (name, value) in denied.extra_headers() {
-            headers.insert(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            if let Ok(value) = HeaderValue::try_from(&*value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
         }
         Self {
             status: StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::UNAUTHORIZED),
             kind: denied.error_type(),
             code: denied.code(),
             message: denied.message().into_owned(),
-            param: None,
+            param: denied.param().map(str::to_owned),
             headers: Some(Box::new(headers)),
         }
     }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::ServiceExt;
 
-use crate::auth::Identity;
+use crate::auth::{Caller, Identity, Rights};
 
 use super::app::Shared;
+use super::peer::Peer;
 use super::request_id::{Arrival, X_REQUEST_ID};
 use super::{Answered, ApiError, is_public, refused};
 
@@ -23,18 +25,23 @@ use super::{Answered, ApiError, is_public, refused};
 pub(super) async fn answer(
     shared: &Shared,
     router: Router,
-    mut request: Request<Body>,
+    peer: Peer,
+    request: Request<Body>,
 ) -> Response {
-    let arrival = Arrival::new(request.headers());
-    let method = request.method().clone();
-    request.extensions_mut().insert(arrival.clone());
+    let (mut parts, body) = request.into_parts();
+    let arrival = Arrival::new(&parts.headers);
+    let method = parts.method.clone();
+    parts.extensions.insert(arrival.clone());
 
-    let (subject, mut response) = match identify(shared, &request) {
+    let (subject, mut response) = match identify(shared, &peer, &parts).await {
         Err(error) => (None, error.into_response()),
-        Ok(identity) => {
-            if let Some(identity) = &identity {
-                request.extensions_mut().insert(identity.clone());
-            }
+        Ok(known) => {
+            let identity = known.map(|(identity, rights)| {
+                parts.extensions.insert(identity.clone());
+                parts.extensions.insert(rights);
+                identity
+            });
+            let request = Request::from_parts(parts, body);
             (identity, route(router, request).await)
         }
     };
@@ -55,17 +62,28 @@ pub(super) async fn answer(
     response
 }
 
-/// Who asks; `None` only for public rows.
-fn identify(shared: &Shared, request: &Request<Body>) -> Result<Option<Arc<Identity>>, ApiError> {
-    if is_public(request.method(), request.uri().path()) {
+/// Who asks, and what they may do; `None` only for public rows.
+async fn identify(
+    shared: &Shared,
+    peer: &Peer,
+    request: &Parts,
+) -> Result<Option<(Arc<Identity>, Arc<Rights>)>, ApiError> {
+    if is_public(&request.method, request.uri.path()) {
         return Ok(None);
     }
-    shared
-        .app
-        .gate
-        .authenticate(request.headers())
-        .map(Some)
-        .map_err(|denied| refused(shared, denied))
+    let gate = &shared.app.gate;
+    let caller = Caller {
+        headers: &request.headers,
+        address: peer.address,
+        certificate: peer.certificate.as_deref(),
+    };
+    let known = match gate.authenticate(caller).await {
+        Ok(identity) => gate
+            .rights(&identity, caller.address)
+            .map(|rights| (identity, rights)),
+        Err(denied) => Err(denied),
+    };
+    known.map(Some).map_err(|denied| refused(shared, denied))
 }
 
 /// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.

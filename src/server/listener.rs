@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 
 use super::app::{App, ServerConfig, Shared};
 use super::in_flight::{InFlight, InFlightGuard};
+use super::peer::{Door, Peer};
 use super::{front, router};
 
 /// Why a server could not start.
@@ -151,11 +152,11 @@ impl Acceptor {
             let Ok(slot) = self.slots.clone().acquire_owned().await else {
                 return;
             };
-            let socket = loop {
+            let (socket, address) = loop {
                 tokio::select! {
                     Some(_ended) = connections.join_next() => {}
                     accepted = self.listener.accept() => match accepted {
-                        Ok((socket, _peer)) => break socket,
+                        Ok((socket, address)) => break (socket, address.ip().to_canonical()),
                         // Out of file descriptors, or the peer has gone already. The pause keeps the first from
                         // spinning.
                         Err(error) => {
@@ -171,7 +172,12 @@ impl Acceptor {
                 self.stopped.clone(),
             );
             connections.spawn(async move {
-                serve(socket, router, shared, stopped).await;
+                let peer = Peer {
+                    address,
+                    door: Door::Public,
+                    certificate: None,
+                };
+                serve(socket, peer, router, shared, stopped).await;
                 drop(slot);
             });
         }
@@ -181,6 +187,7 @@ impl Acceptor {
 /// Serves one connection until the peer closes it, breaks the rules, or the server stops.
 async fn serve(
     socket: TcpStream,
+    peer: Peer,
     router: Router,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
@@ -193,10 +200,10 @@ async fn serve(
         let open = open.clone();
         service_fn(move |request: Request<Incoming>| {
             let guard = open.enter();
-            let (shared, router) = (shared.clone(), router.clone());
+            let (shared, router, peer) = (shared.clone(), router.clone(), peer.clone());
             async move {
                 let response: Response<Body> =
-                    front::answer(&shared, router, request.map(Body::new)).await;
+                    front::answer(&shared, router, peer, request.map(Body::new)).await;
                 // The request is open until the last byte of its response is on its way.
                 Ok::<_, Infallible>(response.map(|body| Counted { body, _open: guard }))
             }

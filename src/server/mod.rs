@@ -14,6 +14,7 @@ mod in_flight;
 mod listener;
 mod metrics;
 mod models;
+mod peer;
 mod request_id;
 mod stream;
 #[cfg(test)]

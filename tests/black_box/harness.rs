@@ -9,6 +9,7 @@ use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareCo
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
+use mixgate::ledger::Ledger;
 use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::{Value, json};
@@ -293,6 +294,7 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
             gate,
             text,
             model,
+            ledger: Ledger::in_memory(),
             clock,
         },
         brake,

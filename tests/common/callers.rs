@@ -1,5 +1,6 @@
 //! Permits as the server gets them: by a token, through the gate.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ impl Callers {
     /// A permit for the caller of that number.
     pub fn permit(&self, caller: usize) -> Permit {
         let identity = self.identities[caller % self.identities.len()].clone();
-        self.gate.admit(identity).unwrap()
+        let rights = self
+            .gate
+            .rights(&identity, Ipv4Addr::LOCALHOST.into())
+            .unwrap();
+        self.gate.admit(identity, rights).unwrap()
     }
 }

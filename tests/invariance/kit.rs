@@ -1,5 +1,6 @@
 //! The seedling behind the real engine, who asks it and what for.
 
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -272,7 +273,8 @@ pub fn permit(subject: &str, tenant: Option<&str>) -> Permit {
     };
     let token = issuer.mint(&request, gate.clock().unix_seconds()).unwrap();
     let identity = gate.verify(token.as_bytes()).unwrap();
-    gate.admit(Arc::new(identity)).unwrap()
+    let rights = gate.rights(&identity, Ipv4Addr::LOCALHOST.into()).unwrap();
+    gate.admit(Arc::new(identity), rights).unwrap()
 }
 
 pub static PROMPTS: LazyLock<Vec<Arc<[TokenId]>>> = LazyLock::new(|| {

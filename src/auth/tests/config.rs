@@ -195,15 +195,18 @@ fn pem_must_be_one_public_key_of_a_known_kind() {
 fn cut_or_changed_key_bytes_never_panic() {
     for key in [&*RSA, &*P256, &*P384, &*ED] {
         let pem_text = key.pem();
-        let (_, der) = crate::auth::pem::decode(&pem_text).unwrap();
+        let (_, der) = crate::auth::key::pem::decode(&pem_text).unwrap();
         for cut in 0..der.len() {
-            let text = crate::auth::pem::encode("PUBLIC KEY", &der[..cut]);
-            assert!(crate::auth::pem::public_key(&text).is_err());
+            let text = crate::auth::key::pem::encode("PUBLIC KEY", &der[..cut]);
+            assert!(crate::auth::key::pem::public_key(&text).is_err());
         }
         for at in 0..der.len().min(60) {
             let mut der = der.clone();
             der[at] ^= 0x41;
-            let _ = crate::auth::pem::public_key(&crate::auth::pem::encode("PUBLIC KEY", &der));
+            let _ = crate::auth::key::pem::public_key(&crate::auth::key::pem::encode(
+                "PUBLIC KEY",
+                &der,
+            ));
         }
     }
 }

@@ -135,18 +135,18 @@ fn an_identity_says_what_the_token_says() {
     assert_eq!(identity.client(), Some("notebook"));
     assert_eq!(identity.token_id(), Some("t-1"));
     assert_eq!(identity.scopes().collect::<Vec<_>>(), ["chat", "models"]);
-    assert_eq!(identity.expires(), NOW + 600);
+    assert_eq!(identity.expires(), Some(NOW + 600));
 }
 
 #[test]
 fn identity_goes_through_authorise_and_admit() {
     let gate = gate();
-    let identity = gate
-        .authenticate(&headers(&[&format!("Bearer {}", good_token())]))
-        .unwrap();
+    let identity = arrive(&gate, &headers(&[&format!("Bearer {}", good_token())])).unwrap();
     assert_eq!(gate.authorise(&identity, Access::Scope("chat")), Ok(()));
     assert_eq!(gate.authorise(&identity, Access::Verified), Ok(()));
-    let permit = gate.admit(identity.clone()).unwrap();
+    let permit = gate
+        .admit(identity.clone(), std::sync::Arc::default())
+        .unwrap();
     assert_eq!(permit.identity(), &identity);
 }
 

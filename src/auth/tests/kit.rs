@@ -1,6 +1,6 @@
 //! Forges tokens without the code under test: JSON is text, signatures come from aws-lc directly.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
@@ -14,9 +14,12 @@ use aws_lc_rs::{encoding, hmac};
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
-use crate::auth::{AuthConfig, Denied, Gate, GateError, Identity, IssuerConfig, KeyConfig, Reason};
+use crate::auth::{
+    AuthConfig, Caller, Denied, Gate, GateError, Identity, IssuerConfig, KeyConfig, Reason,
+};
 use crate::clock::Clock;
 
 /// The Unix second at which all tests happen, unless they move the clock.
@@ -130,6 +133,13 @@ pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// What the gate says to these headers. Keys that are at hand need no waiting.
+pub fn arrive(gate: &Gate, headers: &HeaderMap) -> Result<Arc<Identity>, Denied> {
+    gate.authenticate(Caller::local(headers))
+        .now_or_never()
+        .expect("static keys never wait")
+}
+
 /// A token of exactly this header and payload text, signed with `key` as the header's `alg` says.
 pub fn forge(key: &TestKey, header: &str, payload: &str) -> String {
     let algorithm = header
@@ -232,14 +242,14 @@ pub fn headers(values: &[&str]) -> HeaderMap {
 }
 
 pub fn accepted(gate: &Gate, token: &str) -> Identity {
-    match gate.authenticate(&headers(&[&format!("Bearer {token}")])) {
+    match arrive(gate, &headers(&[&format!("Bearer {token}")])) {
         Ok(identity) => (*identity).clone(),
         Err(denied) => panic!("refused: {denied}"),
     }
 }
 
 pub fn refused(gate: &Gate, token: &str) -> Denied {
-    match gate.authenticate(&headers(&[&format!("Bearer {token}")])) {
+    match arrive(gate, &headers(&[&format!("Bearer {token}")])) {
         Ok(identity) => panic!("accepted: {identity:?}"),
         Err(denied) => denied,
     }

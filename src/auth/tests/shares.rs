@@ -32,7 +32,7 @@ fn complaint(toml: &str, others: usize) -> String {
 fn share_of(toml: &str, claims: serde_json::Value) -> Share {
     let gate = try_gate(toml, 0).unwrap();
     let identity = accepted(&gate, &token_with(claims));
-    gate.admit(identity.into()).unwrap().share()
+    gate.rights(&identity, [127, 0, 0, 1].into()).unwrap().share
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn without_entries_everybody_is_equal() {
     let gate = gate_of(vec![ed_issuer()]);
     let identity = accepted(&gate, &token_with(json!({})));
     assert_eq!(
-        gate.admit(identity.into()).unwrap().share(),
+        gate.rights(&identity, [127, 0, 0, 1].into()).unwrap().share,
         Share::default()
     );
 }

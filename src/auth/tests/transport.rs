@@ -6,12 +6,12 @@ use super::kit::*;
 use crate::auth::Reason;
 
 fn reason(headers: &HeaderMap) -> Reason {
-    gate().authenticate(headers).unwrap_err().reason()
+    arrive(&gate(), headers).unwrap_err().reason()
 }
 
 #[test]
 fn no_header_is_401_with_a_bare_challenge() {
-    let denied = gate().authenticate(&HeaderMap::new()).unwrap_err();
+    let denied = arrive(&gate(), &HeaderMap::new()).unwrap_err();
     assert_eq!(
         (denied.status(), denied.code()),
         (401, "missing_credentials")
@@ -47,7 +47,7 @@ fn other_schemes_and_an_empty_bearer_count_as_no_credential() {
 fn the_scheme_is_case_insensitive() {
     for scheme in ["bearer", "BEARER", "bEaReR", "Bearer  "] {
         let value = format!("{scheme} {}", good_token());
-        assert!(gate().authenticate(&headers(&[&value])).is_ok(), "{scheme}");
+        assert!(arrive(&gate(), &headers(&[&value])).is_ok(), "{scheme}");
     }
 }
 
@@ -60,7 +60,7 @@ fn two_authorization_fields_are_400_even_if_both_are_good() {
         ["", &good],
         ["Basic YTpi", "Basic YTpi"],
     ] {
-        let denied = gate().authenticate(&headers(&pair)).unwrap_err();
+        let denied = arrive(&gate(), &headers(&pair)).unwrap_err();
         assert_eq!(
             (denied.status(), denied.code()),
             (400, "multiple_credentials")
@@ -125,7 +125,10 @@ fn only_an_expired_token_asks_for_a_retry() {
     assert_eq!(expired.code(), "token_expired");
     assert_eq!(
         expired.extra_headers(),
-        [("x-should-retry", "true"), ("retry-after-ms", "10")]
+        [
+            ("x-should-retry", "true".into()),
+            ("retry-after-ms", "10".into())
+        ]
     );
     let other = refused(&gate(), &token_with(serde_json::json!({"aud": "other"})));
     assert!(other.extra_headers().is_empty());

@@ -16,7 +16,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
-use crate::auth::{Identity, Permit};
+use crate::auth::{Identity, Permit, Rights};
 use crate::engine::{Engine, Event, Generation, Status, SubmitError, TokenId};
 use crate::text::{RawMessage, normalise};
 
@@ -150,15 +150,14 @@ impl FromRequestParts<Arc<Shared>> for Admitted {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let identity = parts
-            .extensions
-            .get::<Arc<Identity>>()
-            .cloned()
-            .ok_or_else(ApiError::internal)?;
+        let extensions = &parts.extensions;
+        let identity = extensions.get::<Arc<Identity>>().cloned();
+        let rights = extensions.get::<Arc<Rights>>().cloned();
+        let (identity, rights) = identity.zip(rights).ok_or_else(ApiError::internal)?;
         shared
             .app
             .gate
-            .admit(identity)
+            .admit(identity, rights)
             .map(Admitted)
             .map_err(|denied| refused(shared, denied))
     }

@@ -6,10 +6,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::denied::Denied;
+use crate::auth::denied::Denied;
 
 /// A token taken apart, its signature unchecked.
-pub(super) struct Compact<'a> {
+pub(in crate::auth) struct Compact<'a> {
     /// The decoded header bytes.
     pub header: Vec<u8>,
     /// The decoded claims bytes.
@@ -75,7 +75,7 @@ fn is_base64url(byte: u8) -> bool {
 }
 
 /// 16 KiB: the largest genuine tokens (Entra with 200 groups) have about 8 KiB.
-pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
+pub(in crate::auth) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// 2 KiB of decoded header: `alg`, `kid`, `typ` and a thumbprint fit in 300 bytes.
 const MAX_HEADER_BYTES: usize = 2 * 1024;

@@ -18,8 +18,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
-use super::files::KeyFile;
-use super::{FileError, pem};
+use crate::auth::files::KeyFile;
+use crate::auth::{FileError, key::pem};
 
 /// Signs tokens for this server's own use.
 #[derive(Clone)]
@@ -96,11 +96,11 @@ impl BuiltinIssuer {
         &self.key_id
     }
 
-    pub(super) fn signing_key(&self) -> &EncodingKey {
+    pub(in crate::auth) fn signing_key(&self) -> &EncodingKey {
         &self.signing
     }
 
-    pub(super) fn verifying_key(&self) -> DecodingKey {
+    pub(in crate::auth) fn verifying_key(&self) -> DecodingKey {
         DecodingKey::from_ed_der(&self.public)
     }
 
@@ -183,9 +183,9 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-pub(super) const ISSUER: &str = "mixgate:local";
-pub(super) const AUDIENCE: &str = "mixgate";
-pub(super) const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(in crate::auth) const ISSUER: &str = "mixgate:local";
+pub(in crate::auth) const AUDIENCE: &str = "mixgate";
+pub(in crate::auth) const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why the built-in issuer has no key.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::KeyError;
-use super::keys::{Curve, Material};
+use super::{Curve, Material};
+use crate::auth::KeyError;
 
 /// A public key from PEM text with exactly one block.
-pub(super) fn public_key(text: &str) -> Result<Material, KeyError> {
+pub(in crate::auth) fn public_key(text: &str) -> Result<Material, KeyError> {
     let (label, der) = decode(text)?;
     match label {
         "PUBLIC KEY" => from_spki(&der),
@@ -23,7 +23,7 @@ pub(super) fn public_key(text: &str) -> Result<Material, KeyError> {
 }
 
 /// The label and bytes of the only PEM block in `text`.
-pub(super) fn decode(text: &str) -> Result<(&str, Vec<u8>), KeyError> {
+pub(in crate::auth) fn decode(text: &str) -> Result<(&str, Vec<u8>), KeyError> {
     let (_, rest) = text.split_once("-----BEGIN ").ok_or(KeyError::NotPem)?;
     let (label, rest) = rest.split_once("-----").ok_or(KeyError::NotPem)?;
     let (body, rest) = rest.split_once("-----END ").ok_or(KeyError::NotPem)?;
@@ -40,7 +40,7 @@ pub(super) fn decode(text: &str) -> Result<(&str, Vec<u8>), KeyError> {
 }
 
 /// One PEM block with lines of 64 characters (RFC 7468).
-pub(super) fn encode(label: &str, der: &[u8]) -> String {
+pub(in crate::auth) fn encode(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();

@@ -3,6 +3,9 @@
 //! A key belongs to one family, fixed when it is loaded: whatever a token's header says, an RSA key never becomes an
 //! HMAC secret. Weak and mislabelled keys are refused here, at start.
 
+mod jwk;
+pub(in crate::auth) mod pem;
+
 use std::fmt;
 
 use aws_lc_rs::signature::{
@@ -11,13 +14,13 @@ use aws_lc_rs::signature::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use super::claims::is_plain;
-use super::files::KeyFile;
-use super::{KeyConfig, KeyError, jwk, pem};
+use crate::auth::files::KeyFile;
+use crate::auth::token::claims::is_plain;
+use crate::auth::{KeyConfig, KeyError};
 
 /// A key with the labels that came with it.
 #[derive(Debug)]
-pub(super) struct LoadedKey {
+pub(in crate::auth) struct LoadedKey {
     pub id: Option<String>,
     pub material: Material,
     /// The `alg` of a JWK: then the only algorithm that the key serves.
@@ -138,7 +141,7 @@ fn long_enough(given: usize, needed: usize, algorithm: Algorithm) -> Result<bool
 }
 
 /// A key that has passed every check on its own numbers.
-pub(super) struct Material {
+pub(in crate::auth) struct Material {
     kind: Kind,
     pub key: DecodingKey,
 }
@@ -153,7 +156,7 @@ enum Kind {
 
 /// The curves that are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Curve {
+pub(in crate::auth) enum Curve {
     P256,
     P384,
     Ed25519,

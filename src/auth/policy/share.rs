@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::claims::is_plain;
-use super::{GateError, Identity, Priority, Share, ShareProblem};
+use crate::auth::token::claims::is_plain;
+use crate::auth::{GateError, Identity, Priority, Share, ShareProblem};
 
 /// One entry of `[[auth.shares]]`, as written: whom it is for and what they get. An identity gets the first entry all
 /// of whose conditions it meets; one that meets none gets weight 1, priority `normal` and no limit of time.
@@ -89,11 +89,14 @@ impl ShareConfig {
 
 /// The entries, judged, in the order in which they count.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Vec<(ShareConfig, Share)>);
+pub(in crate::auth) struct Shares(Vec<(ShareConfig, Share)>);
 
 impl Shares {
     /// Judges `entries` as a whole; `issuers` are those whose tokens are believed.
-    pub(super) fn new(entries: &[ShareConfig], issuers: &[&str]) -> Result<Self, GateError> {
+    pub(in crate::auth) fn new(
+        entries: &[ShareConfig],
+        issuers: &[&str],
+    ) -> Result<Self, GateError> {
         let judged = |(at, entry): (usize, &ShareConfig)| {
             let fault = |problem| GateError::Share {
                 number: at + 1,
@@ -107,7 +110,7 @@ impl Shares {
     }
 
     /// What `identity` gets.
-    pub(super) fn of(&self, identity: &Identity) -> Share {
+    pub(in crate::auth) fn of(&self, identity: &Identity) -> Share {
         let met = self.0.iter().find(|(entry, _)| entry.is_met_by(identity));
         met.map_or_else(Share::default, |(_, share)| *share)
     }

@@ -5,13 +5,13 @@
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
-use super::MAX_DEPTH;
 use super::claims::is_plain;
-use super::denied::{Denied, quoted};
+use crate::auth::MAX_DEPTH;
+use crate::auth::denied::{Denied, quoted};
 use crate::strict_json;
 
 /// The header of a token, its signature unchecked.
-pub(super) struct Header {
+pub(in crate::auth) struct Header {
     /// A supported algorithm; whether this issuer takes it is for the issuer to say.
     pub algorithm: Algorithm,
     /// Opaque: only ever compared with configured ids.

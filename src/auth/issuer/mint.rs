@@ -9,8 +9,8 @@ use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Map, Value};
 
 use super::builtin::BuiltinIssuer;
-use super::claims::is_plain;
-use super::compact::MAX_TOKEN_BYTES;
+use crate::auth::token::claims::is_plain;
+use crate::auth::token::compact::MAX_TOKEN_BYTES;
 
 /// What a new token shall say.
 #[derive(Debug, Clone)]

@@ -4,16 +4,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::KeyError;
-use super::MAX_DEPTH;
-use super::keys::{Curve, LoadedKey, Material};
+use super::{Curve, LoadedKey, Material};
+use crate::auth::KeyError;
+use crate::auth::MAX_DEPTH;
 use crate::strict_json;
 
 /// Parses one key from JSON text.
 ///
 /// # Errors
 /// [`KeyError::Jwk`] naming the member at fault, [`KeyError::PrivateKey`] for a key with private members.
-pub(super) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
+pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
     let jwk = strict_json::object(text, MAX_DEPTH).map_err(|fault| KeyError::JwkJson { fault })?;
     let kty = string(&jwk, "kty")?.ok_or(KeyError::Jwk {
         member: "kty",

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::denied::{Denied, Reason, quoted};
-use super::identity::{Claimed, Identity};
 use super::time::TimeRules;
+use crate::auth::denied::{Denied, Reason, quoted};
+use crate::auth::identity::{Claimed, Credential, Identity};
 
 /// What one issuer's tokens must say, and which claims grant what.
 #[derive(Debug)]
-pub(super) struct ClaimRules {
+pub(in crate::auth) struct ClaimRules {
     pub issuer: Arc<str>,
     pub audience_claim: Box<str>,
     pub audiences: Vec<Box<str>>,
@@ -33,9 +33,12 @@ impl ClaimRules {
     pub fn identity(
         &self,
         token_type: Option<&str>,
-        claims: &Map<String, Value>,
+        key_id: Option<Arc<str>>,
+        claims: Map<String, Value>,
         now: u64,
     ) -> Result<Identity, Denied> {
+        let given = claims;
+        let claims = &given;
         let expires = self.time.check(claims, now)?;
         self.check_audience(claims)?;
         self.check_type(token_type, claims)?;
@@ -71,7 +74,11 @@ impl ClaimRules {
             client: client.map(Arc::from),
             token_id: text(claims, "jti")?.map(Arc::from),
             scopes: self.scopes(claims)?,
-            expires,
+            expires: Some(expires),
+            issued: super::time::issued(claims),
+            credential: Credential::Token,
+            key_id,
+            claims: given,
         }))
     }
 
@@ -193,7 +200,7 @@ impl ClaimRules {
 }
 
 /// The `iss` claim of unverified claims, to look up the issuer and for nothing else.
-pub(super) fn issuer(claims: &Map<String, Value>) -> Result<&str, Denied> {
+pub(in crate::auth) fn issuer(claims: &Map<String, Value>) -> Result<&str, Denied> {
     match claims.get("iss") {
         Some(Value::String(issuer)) => Ok(issuer),
         Some(_) => Err(Denied::token("the claim `iss` is not one string")),
@@ -202,12 +209,12 @@ pub(super) fn issuer(claims: &Map<String, Value>) -> Result<&str, Denied> {
 }
 
 /// Whether `text` has 1 to 256 bytes and no control character: what may become a log field or a map key.
-pub(super) fn is_plain(text: &str) -> bool {
+pub(in crate::auth) fn is_plain(text: &str) -> bool {
     (1..=256).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Names for a sentence: `a`, `b` or `c`; the first five.
-pub(super) fn list(names: &[impl AsRef<str>]) -> String {
+pub(in crate::auth) fn list(names: &[impl AsRef<str>]) -> String {
     let mut shown: Vec<String> = names
         .iter()
         .take(5)
@@ -239,7 +246,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str
 }
 
 /// A claim by name, or by path if the configured name starts with a slash: `/realm_access/roles`.
-fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(in crate::auth) fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let Some(path) = name.strip_prefix('/') else {
         return claims.get(name);
     };
@@ -252,7 +259,7 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 }
 
 /// Stands in `token_types` for a header without `typ`.
-pub(super) const ABSENT: &str = "absent";
+pub(in crate::auth) const ABSENT: &str = "absent";
 
 /// OpenID Connect puts these in ID and logout tokens, never in access tokens.
 const ID_TOKEN_MARKERS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];

@@ -1,21 +1,24 @@
 //! One trusted issuer: its rules and its own keys, which vouch for no other issuer.
 
+pub(in crate::auth) mod builtin;
+pub(in crate::auth) mod mint;
+
 use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use super::builtin::{self, BuiltinIssuer};
-use super::claims::{ABSENT, ClaimRules, is_plain, list};
-use super::compact::Compact;
-use super::denied::{Denied, quoted};
-use super::header::Header;
-use super::keys::LoadedKey;
-use super::time::TimeRules;
-use super::{GateError, IssuerConfig, IssuerProblem, KeyError};
+use self::builtin::BuiltinIssuer;
+use crate::auth::denied::{Denied, quoted};
+use crate::auth::key::LoadedKey;
+use crate::auth::token::claims::{ABSENT, ClaimRules, is_plain, list};
+use crate::auth::token::compact::Compact;
+use crate::auth::token::header::Header;
+use crate::auth::token::time::TimeRules;
+use crate::auth::{GateError, IssuerConfig, IssuerProblem, KeyConfig, KeyError};
 
 /// An issuer ready to verify.
 #[derive(Debug)]
-pub(super) struct Issuer {
+pub(in crate::auth) struct Issuer {
     pub rules: ClaimRules,
     algorithms: Vec<Algorithm>,
     keys: Vec<Key>,
@@ -199,7 +202,7 @@ impl Issuer {
 }
 
 impl Key {
-    fn load(config: &super::KeyConfig, configured: Option<&[Algorithm]>) -> Result<Self, KeyError> {
+    fn load(config: &KeyConfig, configured: Option<&[Algorithm]>) -> Result<Self, KeyError> {
         let loaded = LoadedKey::load(config)?;
         let usual = [loaded.default_algorithm()];
         let algorithms = loaded.serves(configured.unwrap_or(&usual))?;

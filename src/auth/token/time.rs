@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::denied::{Denied, Reason};
+use crate::auth::denied::{Denied, Reason};
 
 /// How far an issuer's times are trusted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TimeRules {
+pub(in crate::auth) struct TimeRules {
     /// Seconds by which the issuer's clock may differ from ours.
     pub skew: u64,
     /// Most seconds between issue and expiry.
@@ -63,6 +63,11 @@ impl TimeRules {
     }
 }
 
+/// The `iat` of claims that [`TimeRules::check`] has passed.
+pub(in crate::auth) fn issued(claims: &Map<String, Value>) -> Option<u64> {
+    date(claims, "iat", f64::ceil).ok().flatten()
+}
+
 /// A NumericDate claim, if present: a number from 0 to the end of the year 9999.
 fn date(
     claims: &Map<String, Value>,
@@ -93,7 +98,7 @@ fn date(
 }
 
 /// Seconds as people say them: the largest unit that leaves at least 2.
-pub(super) fn span(seconds: u64) -> String {
+pub(in crate::auth) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),

@@ -229,6 +229,16 @@ impl Ledger {
     }
 }
 
+/// The UTC day of a Unix second: `2026-11-24`. Its first seven characters are the month.
+pub fn day(unix_seconds: u64) -> String {
+    let date = i64::try_from(unix_seconds)
+        .ok()
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let month = u8::from(date.month());
+    format!("{:04}-{month:02}-{:02}", date.year(), date.day())
+}
+
 impl Clone for Ledger {
     fn clone(&self) -> Self {
         Self {

@@ -19,6 +19,7 @@ mod request_id;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ pub fn routes() -> &'static [Route] {
     &ROUTES
 }
 
-static ROUTES: [Route; 8] = [
+static ROUTES: [Route; 9] = [
     Route {
         method: "GET",
         path: "/livez",
@@ -93,6 +94,12 @@ static ROUTES: [Route; 8] = [
         path: "/v1/models/{*id}",
         access: Access::Scope("models"),
         handler: || get(models::one),
+    },
+    Route {
+        method: "GET",
+        path: "/v1/organization/usage/completions",
+        access: Access::Scope("usage"),
+        handler: || get(usage::completions),
     },
     Route {
         method: "GET",

@@ -25,7 +25,7 @@ use super::parrot::{Brake, Parrot};
 /// What the parrot says; one token per byte.
 pub const REPLY: &str = "Sow carrots after the last frost.";
 pub const MODEL: &str = "parrot";
-pub const ALL_SCOPES: &str = "chat models metrics";
+pub const ALL_SCOPES: &str = "chat models metrics usage";
 
 /// How a house differs from the usual one.
 pub struct Plan {
@@ -71,6 +71,7 @@ pub struct House {
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
+    pub ledger: Ledger,
     issuer: BuiltinIssuer,
     clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -86,6 +87,7 @@ impl House {
         logs();
         let (app, brake, issuer) = app(&plan);
         let (engine, clock) = (app.engine.clone(), app.clock.clone());
+        let ledger = app.ledger.clone();
         let server = Server::bind(plan.server, app).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
@@ -97,6 +99,7 @@ impl House {
                 .unwrap(),
             engine,
             brake,
+            ledger,
             issuer,
             clock,
             stop: Some(stop),
@@ -134,6 +137,11 @@ impl House {
         self.issuer
             .mint(&request, self.clock.unix_seconds())
             .unwrap()
+    }
+
+    /// What time the server has.
+    pub fn clock_seconds(&self) -> u64 {
+        self.clock.unix_seconds()
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {

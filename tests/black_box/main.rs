@@ -16,3 +16,4 @@ mod observe;
 mod parrot;
 mod queue;
 mod streaming;
+mod usage;

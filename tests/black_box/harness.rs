@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use super::common::{PATIENCE, error_of, raw_json, refusal, within};
+use super::common::{is_leak_check, said_by_a_server, secret};
 use super::parrot::{Brake, Parrot};
 
 /// What the parrot says; one token per byte.
@@ -131,9 +132,8 @@ impl House {
             scopes: scopes.to_owned(),
             claims: tenant.into_iter().collect(),
         };
-        self.issuer
-            .mint(&request, self.clock.unix_seconds())
-            .unwrap()
+        let token = self.issuer.mint(&request, self.clock.unix_seconds());
+        secret(token.unwrap())
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
@@ -314,8 +314,13 @@ pub fn chat_body(fields: Value) -> Value {
 pub fn logs() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(|| {
+        let level = if is_leak_check() {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::INFO
+        };
         tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(|| Log)
             .init();
@@ -327,6 +332,7 @@ struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        said_by_a_server(&String::from_utf8_lossy(bytes));
         Write::write(&mut *logs().lock().unwrap(), bytes)
     }
 

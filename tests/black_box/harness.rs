@@ -303,7 +303,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
 }
 
 pub fn chat_body(fields: Value) -> Value {
-    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "When do I sow carrots?"}]});
+    // What is asked is as secret as who asks.
+    let question = secret("When do I sow carrots?".to_owned());
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": question}]});
     body.as_object_mut()
         .unwrap()
         .extend(fields.as_object().unwrap().clone());

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use super::common::{PATIENCE, error_of, raw_json, refusal, within};
+use super::common::{is_leak_check, said_by_a_server, secret};
 use super::parrot::{Brake, Parrot};
 
 /// What the parrot says; one token per byte.
@@ -139,9 +140,8 @@ impl House {
             scopes: scopes.to_owned(),
             claims: tenant.into_iter().collect(),
         };
-        self.issuer
-            .mint(&request, self.clock.unix_seconds())
-            .unwrap()
+        let token = self.issuer.mint(&request, self.clock.unix_seconds());
+        secret(token.unwrap())
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
@@ -314,7 +314,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
 }
 
 pub fn chat_body(fields: Value) -> Value {
-    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "When do I sow carrots?"}]});
+    // What is asked is as secret as who asks.
+    let question = secret("When do I sow carrots?".to_owned());
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": question}]});
     body.as_object_mut()
         .unwrap()
         .extend(fields.as_object().unwrap().clone());
@@ -325,8 +327,13 @@ pub fn chat_body(fields: Value) -> Value {
 pub fn logs() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(|| {
+        let level = if is_leak_check() {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::INFO
+        };
         tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(|| Log)
             .init();
@@ -338,6 +345,7 @@ struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        said_by_a_server(&String::from_utf8_lossy(bytes));
         Write::write(&mut *logs().lock().unwrap(), bytes)
     }
 

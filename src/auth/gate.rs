@@ -12,7 +12,7 @@ use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, RateLimits, Revoked, Rights, credential,
 };
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
@@ -86,6 +86,15 @@ impl Gate {
         }
     }
 
+    /// The same gate, by this policy.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(PolicyStore::new(policy)),
+            ..self
+        }
+    }
+
     /// The policy in force, to be replaced when its file changes.
     pub fn policy(&self) -> &Arc<PolicyStore> {
         &self.policy
@@ -151,6 +160,11 @@ impl Gate {
             meter.admitted(permit.identity(), permit.revocation());
         }
         Ok(permit)
+    }
+
+    /// Where `identity` stands with the limits of `rights`, for response headers.
+    pub fn standing(&self, identity: &Identity, rights: &Rights) -> RateLimits {
+        self.limits.standing(identity, rights)
     }
 
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it.

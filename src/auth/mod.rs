@@ -46,7 +46,7 @@ pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::IssuerSummary;
 pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
 pub use issuer::mint::{MintError, MintRequest};
-pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
+pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
 pub use revoked::{Revoked, Watched};

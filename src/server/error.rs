@@ -12,6 +12,7 @@
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
 //! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
+//! | 429 | `insufficient_quota` | a token budget ran out while a stream ran: an event at its end |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
 

@@ -15,6 +15,7 @@ mod listener;
 mod metrics;
 mod models;
 mod peer;
+mod rate_limits;
 mod request_id;
 mod stream;
 #[cfg(test)]
@@ -77,7 +78,7 @@ static ROUTES: [Route; 8] = [
     },
     Route {
         method: "POST",
-        path: "/v1/chat/completions",
+        path: CHAT,
         access: Access::Scope("chat"),
         handler: || post(chat::complete),
     },
@@ -107,6 +108,8 @@ static ROUTES: [Route; 8] = [
         handler: || get(metrics::expose),
     },
 ];
+
+const CHAT: &str = "/v1/chat/completions";
 
 /// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
 /// protected.
@@ -152,6 +155,7 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let caller = rate_limits::caller(&request);
     let allowed = match (row.access, request.extensions().get::<Arc<Identity>>()) {
         (Access::Public, _) => Ok(()),
         (access, Some(identity)) => shared
@@ -166,6 +170,10 @@ async fn guard(
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    if let (CHAT, Some((identity, rights))) = (row.path, caller) {
+        let standing = shared.app.gate.standing(&identity, &rights);
+        rate_limits::write(standing, response.headers_mut());
+    }
     response.extensions_mut().insert(Answered(row.path));
     response
 }

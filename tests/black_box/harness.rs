@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareConfig};
+use mixgate::auth::{
+    AuthConfig, BuiltinIssuer, Gate, Limits, Meter, MintRequest, Policy, Rights, ShareConfig,
+};
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
@@ -37,6 +39,8 @@ pub struct Plan {
     pub pace: Duration,
     pub shares: Vec<ShareConfig>,
     pub meter: Option<Arc<dyn Meter>>,
+    /// Everybody's.
+    pub rights: Option<Rights>,
 }
 
 impl Default for Plan {
@@ -62,6 +66,7 @@ impl Default for Plan {
             pace: Duration::ZERO,
             shares: Vec::new(),
             meter: None,
+            rights: None,
         }
     }
 }
@@ -72,6 +77,7 @@ pub struct House {
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
+    pub limits: Arc<Limits>,
     issuer: BuiltinIssuer,
     clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -86,6 +92,7 @@ impl House {
     pub async fn with(plan: Plan) -> Self {
         logs();
         let (app, brake, issuer) = app(&plan);
+        let limits = app.gate.limits().clone();
         let (engine, clock) = (app.engine.clone(), app.clock.clone());
         let server = Server::bind(plan.server, app).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -98,6 +105,7 @@ impl House {
                 .unwrap(),
             engine,
             brake,
+            limits,
             issuer,
             clock,
             stop: Some(stop),
@@ -279,6 +287,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
+    }
+    if let Some(rights) = &plan.rights {
+        gate = gate.with_policy(Policy::constant(rights.clone()));
     }
     let model = ModelCard {
         id: MODEL.to_owned(),

@@ -62,7 +62,12 @@ pub(super) async fn complete(
 
     let (stream, stops) = (chat.stream, std::mem::take(&mut chat.stop));
     let (options, n, prompt_tokens) = (chat.stream_options, chat.n, prompt.len());
+    let explicit = chat.max_tokens.is_some();
     let request = request::engine_request(chat, prompt, &app.model)?;
+    place
+        .permit()
+        .reserve(prompt_tokens, n, request.until.max_tokens, explicit)
+        .map_err(|denied| refused(&shared, denied))?;
     let asked = Asked {
         prompt_tokens,
         n,

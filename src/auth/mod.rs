@@ -44,7 +44,7 @@ pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
 pub use gate::Gate;
 pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::IssuerSummary;
-pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
+pub use issuer::builtin::{BuiltinError, BuiltinIssuer, IssuerKey};
 pub use issuer::mint::{MintError, MintRequest};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};

@@ -1,4 +1,4 @@
-//! `mixgate token mint` and `mixgate token verify`: the logic; what is printed and how is the caller's business.
+//! `mixgate token mint`, `verify` and `keys`: the logic; what is printed and how is the caller's business.
 
 #[cfg(test)]
 mod tests;
@@ -96,6 +96,45 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
         }
     });
     Ok(lines.join("\n"))
+}
+
+/// Lists the issuer's keys as of Unix second `now`: id, when it was made, and what it is good for.
+pub fn keys(issuer: &BuiltinIssuer, now: u64) -> String {
+    let mut lines = vec![format!("{:<43}  {:<20}  STATE", "KEY ID", "CREATED")];
+    for key in issuer.keys() {
+        let created = key.created().map_or_else(|| "-".to_owned(), utc);
+        let state = match key.retires() {
+            None => "signs".to_owned(),
+            Some(at) if key.verifies(now) => format!("verifies until {}", utc(at)),
+            Some(at) => format!("retired {}", utc(at)),
+        };
+        lines.push(format!("{:<43}  {created:<20}  {state}", key.key_id()));
+    }
+    lines.join("\n")
+}
+
+/// `2026-11-24T03:00:00Z`, by the proleptic Gregorian calendar.
+fn utc(unix_seconds: u64) -> String {
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Years begin in March here, so that the leap day is a year's last; 719 468 days lie between 0000-03-01 and 1970.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    format!(
+        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        era * 400 + year + carry,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// Parses `90s`, `15m`, `1h`, `12h` or `7d`. A bare number is refused: it could mean anything.

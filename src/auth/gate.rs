@@ -170,12 +170,13 @@ impl Gate {
     /// # Errors
     /// A refusal whose [`Denied::detail`] says what is wrong.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, Denied> {
-        let token = Compact::split(token)?;
-        let header = Header::parse(&token.header)?;
+        let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
+        let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
         let claims = strict_json::object(&token.payload, MAX_DEPTH)
-            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
-        let name = claims::issuer(&claims)?;
+            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))
+            .map_err(|denied| denied.at("claims"))?;
+        let name = claims::issuer(&claims).map_err(|denied| denied.at("claims"))?;
         let issuer = self.issuers.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
             Denied::token(format!(
@@ -183,6 +184,7 @@ impl Gate {
                 quoted(name),
                 list(&known)
             ))
+            .at("issuer")
         })?;
         let live = self
             .builtin
@@ -190,7 +192,9 @@ impl Gate {
             .map(|builtin| builtin.for_key(header.key_id.as_deref()));
         // Where there is a built-in issuer, there is no other.
         let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
-        issuer.verify(&header, &token)?;
+        issuer
+            .verify(&header, &token)
+            .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
             header.key_id.as_deref().map(Arc::from),

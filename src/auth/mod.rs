@@ -57,7 +57,7 @@ const MAX_DEPTH: usize = 16;
 /// What a row of the route table asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: health probes only.
+    /// Anybody: health probes, and what one needs to get or to check a token.
     Public,
     /// Any verified identity.
     Verified,

@@ -6,6 +6,7 @@ mod tests;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::auth::{BuiltinIssuer, Gate, MintError, MintRequest, Reason};
 use crate::clock::Clock;
@@ -113,28 +114,21 @@ pub fn keys(issuer: &BuiltinIssuer, now: u64) -> String {
     lines.join("\n")
 }
 
-/// `2026-11-24T03:00:00Z`, by the proleptic Gregorian calendar.
+/// `2026-11-24T03:00:00Z`; `-` for a time that no calendar has.
 fn utc(unix_seconds: u64) -> String {
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Years begin in March here, so that the leap day is a year's last; 719 468 days lie between 0000-03-01 and 1970.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!(
-        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        era * 400 + year + carry,
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    let seconds = i64::try_from(unix_seconds).ok();
+    match seconds.map(OffsetDateTime::from_unix_timestamp) {
+        Some(Ok(time)) => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            time.year(),
+            u8::from(time.month()),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        ),
+        _ => "-".to_owned(),
+    }
 }
 
 /// Parses `90s`, `15m`, `1h`, `12h` or `7d`. A bare number is refused: it could mean anything.

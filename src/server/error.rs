@@ -17,6 +17,8 @@
 
 mod engine;
 
+use std::sync::Arc;
+
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
@@ -36,6 +38,8 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     headers: Option<Box<HeaderMap>>,
+    /// What the gate said, for the audit.
+    denied: Option<Arc<Denied>>,
 }
 
 impl ApiError {
@@ -52,6 +56,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             headers: None,
+            denied: None,
         }
     }
 
@@ -284,6 +289,7 @@ impl From<Denied> for ApiError {
             message: denied.message().into_owned(),
             param: denied.param().map(str::to_owned),
             headers: Some(Box::new(headers)),
+            denied: Some(Arc::new(denied)),
         }
     }
 }
@@ -303,6 +309,9 @@ impl IntoResponse for ApiError {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(extra) = self.headers {
             headers.extend(*extra);
+        }
+        if let Some(denied) = self.denied {
+            response.extensions_mut().insert(denied);
         }
         response
     }

@@ -5,13 +5,16 @@
 //! and ends them.
 
 mod app;
+mod audit;
 mod body;
 mod chat;
 mod error;
+mod failures;
 mod front;
 mod health;
 mod in_flight;
 mod listener;
+mod metadata;
 mod metrics;
 mod models;
 mod peer;
@@ -32,9 +35,11 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Denied, Identity};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
+pub use audit::SubjectNames;
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
 pub use error::ApiError;
 pub use listener::{Server, ServerError};
+pub use metadata::PublicUrl;
 
 use app::Shared;
 
@@ -56,7 +61,7 @@ pub fn routes() -> &'static [Route] {
     &ROUTES
 }
 
-static ROUTES: [Route; 8] = [
+static ROUTES: [Route; 10] = [
     Route {
         method: "GET",
         path: "/livez",
@@ -74,6 +79,18 @@ static ROUTES: [Route; 8] = [
         path: "/health",
         access: Access::Public,
         handler: || get(health::ready),
+    },
+    Route {
+        method: "GET",
+        path: metadata::RESOURCE_PATH,
+        access: Access::Public,
+        handler: || get(metadata::protected_resource),
+    },
+    Route {
+        method: "GET",
+        path: metadata::JWKS_PATH,
+        access: Access::Public,
+        handler: || get(metadata::jwks),
     },
     Route {
         method: "POST",
@@ -107,6 +124,15 @@ static ROUTES: [Route; 8] = [
         handler: || get(metrics::expose),
     },
 ];
+
+/// The row whose path this is, by whatever method; `none` for no row.
+fn row_of(path: &str) -> &'static str {
+    let fits = |row: &&Route| match row.path.split_once('{') {
+        None => row.path == path,
+        Some((start, _)) => path.len() > start.len() && path.starts_with(start),
+    };
+    ROUTES.iter().find(fits).map_or("none", |row| row.path)
+}
 
 /// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
 /// protected.

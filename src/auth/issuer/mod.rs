@@ -175,7 +175,8 @@ impl Issuer {
             Ok(false) | Err(_) => Err(Denied::token(format!(
                 "the signature does not match {}",
                 key.described()
-            ))),
+            ))
+            .at("signature")),
         }
     }
 

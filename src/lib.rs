@@ -31,6 +31,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ledger;
 pub mod model;
 pub mod ops;

@@ -36,6 +36,8 @@ use crate::auth::{Access, Denied, Identity};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
 pub use audit::SubjectNames;
+#[doc(hidden)]
+pub use chat::fuzz_chat_request;
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
 pub use error::ApiError;
 pub use listener::{Server, ServerError};

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use crate::engine::SchedulingPolicy;
 
+mod network;
 #[cfg(test)]
 mod tests;
+
+pub(super) use network::{ClientAuth, List, parse_network};
 
 /// A type that a setting can have. The text form is the same in a flag, a variable and a TOML string.
 pub(super) trait Value: Sized {
@@ -44,6 +47,8 @@ pub(super) enum TomlKind {
     Text,
     Integer,
     Boolean,
+    /// An array of strings; their text has a comma between each two.
+    List,
 }
 
 /// A number of bytes.

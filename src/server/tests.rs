@@ -1,5 +1,9 @@
 use super::*;
 
+fn is_public(method: &Method, path: &str) -> bool {
+    literal_row(method, path).is_some_and(|row| row.access == Access::Public)
+}
+
 #[test]
 fn only_the_health_probes_are_public() {
     let public: Vec<&str> = routes()
@@ -40,6 +44,21 @@ fn no_row_hides_another() {
             twin.is_none(),
             "{} {} stands twice in the table",
             row.method,
+            row.path
+        );
+    }
+}
+
+#[test]
+fn what_generates_or_commands_is_never_open_at_the_internal_door() {
+    for row in routes().iter().filter(|row| row.doors == Doors::OpenInside) {
+        assert_eq!(row.method, "GET", "{}", row.path);
+        assert!(!row.path.contains('{'), "{} has no literal path", row.path);
+    }
+    for row in routes().iter().filter(|row| row.doors == Doors::Admin) {
+        assert!(
+            matches!(row.access, Access::Scope(_)),
+            "{} asks for no scope",
             row.path
         );
     }

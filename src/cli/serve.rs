@@ -64,7 +64,9 @@ fn warn_of_exposure(config: &Config) {
         );
     }
     if config.is_internal_in_public() {
-        tracing::warn!("whoever reaches the internal port reads metrics and model names without a token");
+        tracing::warn!(
+            "whoever reaches the internal port reads metrics and model names without a token"
+        );
     }
 }
 

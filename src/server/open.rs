@@ -64,7 +64,9 @@ impl OpenRoutes {
             return Err(OpenError::Empty);
         }
         let rows = routes.iter().map(|path| {
-            let row = ROUTES.iter().find(|row| row.path == path && can_be_open(row));
+            let row = ROUTES
+                .iter()
+                .find(|row| row.path == path && can_be_open(row));
             row.ok_or_else(|| OpenError::NotOpenable { path: path.clone() })
         });
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
@@ -205,7 +207,12 @@ mod tests {
     }
 
     /// The path of the row that answers without a credential.
-    fn answers(socket: &str, door: Door, line: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
+    fn answers(
+        socket: &str,
+        door: Door,
+        line: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<&'static str> {
         let trusted = nets(&["10.0.0.2/32"]);
         let open = open(&["/metrics", "/v1/models"], &["10.0.0.0/24"]).unwrap();
         let (method, path) = line.split_once(' ').unwrap();
@@ -220,10 +227,13 @@ mod tests {
 
     #[test]
     fn listed_rows_are_open_to_listed_sockets_alone() {
-        let public = |socket, line| answers(socket, Door::Public, line, &[]);
+        let public = |socket: &str, line: &str| answers(socket, Door::Public, line, &[]);
         assert_eq!(public("10.0.0.9", "GET /metrics"), Some("/metrics"));
         assert_eq!(public("10.0.0.9", "HEAD /metrics"), Some("/metrics"));
-        assert_eq!(public("::ffff:10.0.0.9", "GET /v1/models"), Some("/v1/models"));
+        assert_eq!(
+            public("::ffff:10.0.0.9", "GET /v1/models"),
+            Some("/v1/models")
+        );
         for (socket, line) in [
             ("10.0.1.9", "GET /metrics"),
             ("203.0.113.1", "GET /metrics"),
@@ -242,9 +252,8 @@ mod tests {
 
     #[test]
     fn what_a_listed_machine_passes_on_for_others_is_not_open() {
-        let via = |socket, name, value| {
-            answers(socket, Door::Public, "GET /metrics", &[(name, value)])
-        };
+        let via =
+            |socket, name, value| answers(socket, Door::Public, "GET /metrics", &[(name, value)]);
         // Not trusted, so nobody knows for whom it asks.
         assert_eq!(via("10.0.0.9", "x-forwarded-for", "10.0.0.8"), None);
         assert_eq!(via("10.0.0.9", "forwarded", "for=10.0.0.8"), None);
@@ -260,8 +269,15 @@ mod tests {
 
     #[test]
     fn the_internal_door_opens_probes_and_metrics_to_whoever_reaches_it() {
-        let inside = |line| answers("203.0.113.1", Door::Internal, line, &[]);
-        for path in ["/livez", "/readyz", "/health", "/metrics", "/version", "/v1/models"] {
+        let inside = |line: &str| answers("203.0.113.1", Door::Internal, line, &[]);
+        for path in [
+            "/livez",
+            "/readyz",
+            "/health",
+            "/metrics",
+            "/version",
+            "/v1/models",
+        ] {
             assert_eq!(inside(&format!("GET {path}")), Some(path));
         }
         assert_eq!(inside("POST /v1/chat/completions"), None);

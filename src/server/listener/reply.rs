@@ -74,7 +74,9 @@ async fn watch(state: Arc<Mutex<State>>, mut closed: oneshot::Receiver<()>, pati
 
 /// A panic while the lock was held was a handler's; the body is dropped with it.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    state
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl HttpBody for Reply {

@@ -108,14 +108,22 @@ impl TlsError {
             Self::Mismatch { .. } => Some(
                 "give the two files of one issuance; in a chain the server's own certificate stands first",
             ),
-            Self::BadKey { .. } => Some("RSA (2048 bits or more), ECDSA P-256, P-384, P-521 and Ed25519 keys are taken"),
-            Self::Expired { .. } => Some("renew it; a file that is replaced while the server runs is read anew"),
-            Self::NotYetValid { .. } => Some("wait until then, or correct this machine's clock"),
-            Self::BadAuthorities { .. } => Some(
-                "tls_client_ca_file is a PEM file of the authorities' own certificates",
+            Self::BadKey { .. } => Some(
+                "RSA (2048 bits or more), ECDSA P-256, P-384, P-521 and Ed25519 keys are taken",
             ),
-            Self::NoAcme => Some("build it with --features acme, or give tls_cert_file and tls_key_file"),
-            Self::AcmeFolder { .. } => Some("--state-dir names a folder that this user may write to"),
+            Self::Expired { .. } => {
+                Some("renew it; a file that is replaced while the server runs is read anew")
+            }
+            Self::NotYetValid { .. } => Some("wait until then, or correct this machine's clock"),
+            Self::BadAuthorities { .. } => {
+                Some("tls_client_ca_file is a PEM file of the authorities' own certificates")
+            }
+            Self::NoAcme => {
+                Some("build it with --features acme, or give tls_cert_file and tls_key_file")
+            }
+            Self::AcmeFolder { .. } => {
+                Some("--state-dir names a folder that this user may write to")
+            }
             Self::Library(_) => None,
         }
     }

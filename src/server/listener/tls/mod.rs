@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, ConfigBuilder, ServerConfig, WantsVerifier, crypto, server};
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::LazyConfigAcceptor;
 
 pub use error::TlsError;
 use files::{Authorities, Pair};
@@ -261,7 +261,9 @@ fn config(
         ClientCertificates::Off => builder.with_no_client_auth(),
         ClientCertificates::Optional { authorities } => {
             let verifier = verifier(authorities)?.allow_unauthenticated();
-            let verifier = verifier.build().map_err(TlsError::authorities(authorities))?;
+            let verifier = verifier
+                .build()
+                .map_err(TlsError::authorities(authorities))?;
             builder.with_client_cert_verifier(verifier)
         }
         ClientCertificates::Required { authorities } => {

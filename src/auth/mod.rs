@@ -41,6 +41,7 @@ pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
 pub use denied::{Denied, Reason};
 pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
+pub(crate) use files::KeyFile;
 pub use gate::Gate;
 pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::IssuerSummary;

@@ -13,6 +13,7 @@ mod exposure;
 mod file;
 mod layers;
 mod model;
+mod server;
 mod settings;
 mod show;
 mod value;
@@ -148,6 +149,7 @@ impl Config {
                 .kv_cache_bytes
                 .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
         };
+        let server = server::config(&settings, &layers)?;
         Ok(Self {
             engine: engine(&settings)?,
             public_prefixes: layers.public_prefixes()?,
@@ -161,20 +163,7 @@ impl Config {
                 kv_cache,
                 block_size: settings.block_size.get(),
             },
-            server: ServerConfig {
-                host: settings.host,
-                port: settings.port,
-                max_body_bytes: settings.max_body_bytes.0,
-                body_timeout: settings.body_timeout.0,
-                header_timeout: settings.header_timeout.0,
-                shutdown_timeout: settings.shutdown_timeout,
-                ping_interval: settings.ping_interval.0,
-                max_connections: settings.max_connections.get(),
-                public_url: settings.public_url,
-                audit_subjects: settings.audit_subjects,
-                audit_denials_per_second: settings.audit_denials_per_second.0,
-                max_failures_per_minute: settings.max_failures_per_minute.0,
-            },
+            server,
             auth: AuthSettings {
                 gate: layers.auth()?,
                 state_dir: settings.state_dir,
@@ -200,6 +189,18 @@ impl Config {
             self.has_issuers(),
             self.auth.allow_public_builtin_issuer,
         )
+    }
+
+    /// Whether tokens and prompts can be read on their way from other machines. Something in front may speak TLS for
+    /// this server, so that it is no error.
+    pub fn is_plaintext_in_public(&self) -> bool {
+        self.server.tls.is_none() && !self.server.host.to_canonical().is_loopback()
+    }
+
+    /// Whether other machines may reach the listener that asks for no token.
+    pub fn is_internal_in_public(&self) -> bool {
+        let internal = self.server.internal;
+        internal.is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
     /// Whether tokens come from configured issuers; otherwise the built-in one makes them.

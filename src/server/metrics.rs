@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::engine::{Engine, SubmitError, Usage};
 
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
+use transport::Transport;
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -42,6 +44,8 @@ pub(super) struct Metrics {
     time_to_first_token: Histogram,
     inter_token: Histogram,
     end_to_end: Histogram,
+    /// Connections, handshakes, certificates.
+    pub(super) transport: Transport,
 }
 
 impl Metrics {
@@ -137,6 +141,7 @@ impl Metrics {
                 "Requests that the gate refused, by error code.",
                 &["code"],
             ),
+            transport: Transport::new(&registry),
             registry,
         }
     }

@@ -12,7 +12,7 @@ use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
-use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
+use mixgate::server::{App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,6 +74,8 @@ impl Default for Plan {
 /// A running server and the keys to it.
 pub struct House {
     pub address: SocketAddr,
+    pub internal: Option<SocketAddr>,
+    pub certificates: Certificates,
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
@@ -98,6 +100,8 @@ impl House {
         let (stop, stopped) = oneshot::channel();
         Self {
             address: server.address(),
+            internal: server.internal_address(),
+            certificates: server.certificates(),
             // Connections are not kept, so that none outlives its test's timeouts.
             client: reqwest::Client::builder()
                 .pool_max_idle_per_host(0)

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use mixgate::auth::Access;
 use mixgate::config::TABLE;
-use mixgate::server::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
+use mixgate::server::{Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
 
 #[test]
 fn the_api_page_has_every_route_and_field() {
@@ -42,7 +42,8 @@ fn api() -> String {
          OpenAI's, as far as it goes; what is not supported is refused by name. Errors have OpenAI's shape, with a \
          string `code`.\n\n\
          ## Routes\n\n\
-         | method | path | asks for |\n|---|---|---|\n",
+         A server has one port for callers, and one for the operator's own machines if `internal_port` is set.\n\n\
+         | method | path | asks for | on the internal port |\n|---|---|---|---|\n",
     );
     for route in routes() {
         let asks = match route.access {
@@ -50,7 +51,13 @@ fn api() -> String {
             Access::Verified => "any valid token".to_owned(),
             Access::Scope(scope) => format!("a token with scope `{scope}`"),
         };
-        let _ = writeln!(page, "| {} | `{}` | {asks} |", route.method, route.path);
+        let (public, internal) = match route.doors {
+            Doors::Public => (&*asks, "not there"),
+            Doors::OpenInside => (&*asks, "nothing"),
+            Doors::Admin => ("not there, unless `admin_on_public` is set", &*asks),
+        };
+        let (method, path) = (route.method, route.path);
+        let _ = writeln!(page, "| {method} | `{path}` | {public} | {internal} |");
     }
     page += "\nEverything else, unknown paths and wrong methods included, asks for a valid token first.\n";
     page += "\n## Fields of a chat request\n\n`null` is the same as leaving a field out. A field that is not listed \
@@ -104,7 +111,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + PREFIXES + ISSUERS + SHARES
+    page + OPEN + PREFIXES + ISSUERS + SHARES
 }
 
 const ENDS: &str = r#"
@@ -130,6 +137,34 @@ in a stream that has begun, the last event is the error, and no `[DONE]` follows
 
 `usage.prompt_tokens_details.cached_tokens` counts the prompt tokens whose computation was reused. Tenants never share
 it. `cache_salt`, a string of 1 to 256 bytes, narrows the circle to requests of the tenant with the same salt.
+"#;
+
+const OPEN: &str = r#"
+## Probes without a token
+
+Some routers and scrapers probe the port that they send requests to, and have no token. `[public.open]` opens rows to
+their addresses:
+
+```toml
+[public.open]
+routes = ["/health", "/version", "/v1/models", "/metrics"]
+from = ["10.0.0.0/24"]                       # the machines themselves, as their sockets show them
+```
+
+Only rows that the internal port answers without a token can be opened, never generation. A request that such a machine
+passes on for another (it has `X-Forwarded-For` or `Forwarded`) is not its own and needs a token, unless the machine is
+in `trusted_proxies` and the other one is on the list too. More than the probes can be opened to private ranges and to
+public ones of at most a /16 (/32 of IPv6).
+
+## TLS
+
+`tls_cert_file` and `tls_key_file` make the public port speak TLS 1.2 and 1.3. New files are taken up when they change
+and on SIGHUP, all or none; bad ones leave the old in force, and the log and `mixgate_tls_reloads_total` say so.
+Connections keep the certificate that they began with. `mixgate_tls_certificate_expiry_timestamp_seconds` says when the
+one in force ends.
+
+Builds with `--features acme` get certificates themselves: `acme_domains = ["llm.example.com"]`. The authority asks back
+on port 443 of each name (TLS-ALPN-01), which must lead to this server's port.
 "#;
 
 const PREFIXES: &str = r#"

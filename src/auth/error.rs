@@ -333,7 +333,8 @@ pub enum FileError {
 }
 
 impl FileError {
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Exposed { .. } => {
                 Some("chmod 600 the file; replace the secret if others did read it")

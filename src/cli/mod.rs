@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod certificates;
 mod configuration;
 mod demo;
 mod drain;

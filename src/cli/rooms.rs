@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
 use crate::engine::{Capacity, Engine, EngineConfig, Executor};
 use crate::ledger::{Ledger, LedgerError, day};
-use crate::server::{App, ModelCard, Server};
+use crate::server::{App, Certificates, ModelCard, Server};
 use crate::telemetry::Secret;
 
 /// The rooms behind the door: a gate, a loaded model, a running engine.
@@ -80,7 +80,7 @@ impl Rooms {
         let max_model_len = self.app.model.max_model_len;
         let server = Server::bind(config.server.clone(), self.app)
             .await
-            .map_err(|error| Failure::of(&error).hint(error.hint()))?;
+            .map_err(|error| Failure::of(&error).hint_if(error.hint()))?;
         Ok(Listening {
             server,
             model: self.model,
@@ -127,7 +127,14 @@ impl Listening {
             max_model_len: self.max_model_len,
             load,
             address: self.address(),
+            tls: self.server.is_tls(),
+            internal: self.server.internal_address(),
         }
+    }
+
+    /// A means to have the certificates read anew.
+    pub(super) fn certificates(&self) -> Certificates {
+        self.server.certificates()
     }
 
     /// Answers. Once `draining` completes, running streams may finish until `shutdown_timeout`, then it returns.

@@ -14,6 +14,7 @@ mod file;
 mod layers;
 mod ledger;
 mod model;
+mod server;
 mod settings;
 mod show;
 mod value;
@@ -162,6 +163,7 @@ impl Config {
                 .kv_cache_bytes
                 .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
         };
+        let server = server::config(&settings, &layers)?;
         Ok(Self {
             engine: engine(&settings)?,
             public_prefixes: layers.public_prefixes()?,
@@ -175,16 +177,6 @@ impl Config {
                 kv_cache,
                 block_size: settings.block_size.get(),
             },
-            server: ServerConfig {
-                host: settings.host,
-                port: settings.port,
-                max_body_bytes: settings.max_body_bytes.0,
-                body_timeout: settings.body_timeout.0,
-                header_timeout: settings.header_timeout.0,
-                shutdown_timeout: settings.shutdown_timeout,
-                ping_interval: settings.ping_interval.0,
-                max_connections: settings.max_connections.get(),
-            },
             ledger: LedgerSettings {
                 path: match settings.ledger {
                     Some(LedgerPlace::Off) => None,
@@ -193,6 +185,7 @@ impl Config {
                 },
                 retention: settings.ledger_retention.0,
             },
+            server,
             auth: AuthSettings {
                 gate: layers.auth()?,
                 state_dir: settings.state_dir,
@@ -218,6 +211,18 @@ impl Config {
             self.has_issuers(),
             self.auth.allow_public_builtin_issuer,
         )
+    }
+
+    /// Whether tokens and prompts can be read on their way from other machines. Something in front may speak TLS for
+    /// this server, so that it is no error.
+    pub fn is_plaintext_in_public(&self) -> bool {
+        self.server.tls.is_none() && !self.server.host.to_canonical().is_loopback()
+    }
+
+    /// Whether other machines may reach the listener that asks for no token.
+    pub fn is_internal_in_public(&self) -> bool {
+        let internal = self.server.internal;
+        internal.is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
     /// Whether tokens come from configured issuers; otherwise the built-in one makes them.

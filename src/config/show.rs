@@ -31,6 +31,10 @@ impl Config {
             let list = prefixes.join(",\n    ");
             let _ = write!(out, "\n{origin}{PUBLIC_PREFIXES} = [\n    {list},\n]\n");
         }
+        if let Some(public) = self.layers.public_as_written() {
+            let whole = toml::Table::from_iter([("public".to_owned(), toml::Value::Table(public))]);
+            let _ = write!(out, "\n{origin}{whole}");
+        }
         if let Some(mut auth) = self.layers.auth_as_written() {
             hide_secrets(&mut auth);
             let whole = toml::Table::from_iter([("auth".to_owned(), toml::Value::Table(auth))]);
@@ -80,6 +84,11 @@ pub fn template() -> String {
 const TABLES_TEMPLATE: &str = r#"
 # System prompts whose computed beginning all tenants share. Each must be one that anybody may know.
 # public_prefixes = ["You are a helpful gardener."]
+
+# Probes that have no token, and the addresses that they come from.
+# [public.open]
+# routes = ["/health", "/metrics"]
+# from = ["10.0.0.0/24"]
 
 # Whose tokens to believe. Without an issuer, `mixgate token mint` makes them, for this machine alone.
 # [[auth.issuers]]

@@ -5,6 +5,7 @@
 
 mod engine;
 mod ledger;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::ledger::Ledger;
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
 use ledger::ledger_families;
+use transport::Transport;
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -46,6 +48,8 @@ pub(super) struct Metrics {
     time_to_first_token: Histogram,
     inter_token: Histogram,
     end_to_end: Histogram,
+    /// Connections, handshakes, certificates.
+    pub(super) transport: Transport,
 }
 
 impl Metrics {
@@ -150,6 +154,7 @@ impl Metrics {
                 "Requests that the gate refused, by error code.",
                 &["code"],
             ),
+            transport: Transport::new(&registry),
             registry,
         }
     }

@@ -9,11 +9,17 @@ mod cache;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod cors;
+mod doors;
 mod ends;
 mod harness;
 mod lifecycle;
+mod metadata;
 mod observe;
 mod parrot;
+mod patience;
 mod queue;
 mod streaming;
+mod tls;
 mod usage;
+mod wire;

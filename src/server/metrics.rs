@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod issuers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::auth::KeyMonitor;
 use crate::engine::{Engine, SubmitError, Usage};
 
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
+use issuers::issuer_families;
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -45,11 +48,17 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(model: &ModelCard, engine: Engine) -> Self {
+    pub(super) fn new(model: &ModelCard, engine: Engine, keys: KeyMonitor) -> Self {
         let max_model_len = model.max_model_len;
-        Self::with_stats(&model.id, max_model_len, move || {
+        let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
-        })
+        });
+        let issuers = EngineCollector {
+            labels: HashMap::new(),
+            families: Box::new(move || issuer_families(&keys.stats())),
+        };
+        metrics.registry.register(Box::new(issuers)).expect(VALID);
+        metrics
     }
 
     fn with_stats(

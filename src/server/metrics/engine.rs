@@ -19,10 +19,10 @@ pub(super) type Families = Vec<Family>;
 
 /// One metric of the engine: name, help and a row per set of extra labels.
 pub(super) struct Family {
-    name: &'static str,
-    help: &'static str,
-    counts: bool,
-    rows: Vec<(Vec<(&'static str, String)>, f64)>,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) counts: bool,
+    pub(super) rows: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
 impl Collector for EngineCollector {

@@ -53,10 +53,9 @@ impl Metrics {
         let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
         });
-        let issuers = EngineCollector {
-            labels: HashMap::new(),
-            families: Box::new(move || issuer_families(&keys.stats())),
-        };
+        let issuers = EngineCollector::new("mixgate_issuers", HashMap::new(), move || {
+            issuer_families(&keys.stats())
+        });
         metrics.registry.register(Box::new(issuers)).expect(VALID);
         metrics
     }
@@ -72,10 +71,7 @@ impl Metrics {
         ]);
         // Names and labels are constants of this file, so registering cannot fail.
         let registry = Registry::new();
-        let engine = EngineCollector {
-            labels: labels.clone(),
-            families: Box::new(families),
-        };
+        let engine = EngineCollector::new("mixgate_engine", labels.clone(), families);
         registry.register(Box::new(engine)).expect(VALID);
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let opts = HistogramOpts::new(name, help)

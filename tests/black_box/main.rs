@@ -11,6 +11,9 @@ mod chat;
 mod common;
 mod ends;
 mod harness;
+#[path = "../common/idp.rs"]
+mod idp;
+mod issuers;
 mod lifecycle;
 mod observe;
 mod parrot;

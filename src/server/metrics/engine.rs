@@ -11,8 +11,10 @@ use crate::engine::{FinishReason, Stats};
 
 /// Turns a snapshot of the engine into metrics at each scrape.
 pub(super) struct EngineCollector {
-    pub(super) labels: HashMap<String, String>,
-    pub(super) families: Box<dyn Fn() -> Families + Send + Sync>,
+    /// Tells the registry that this is no other collector.
+    desc: Desc,
+    labels: HashMap<String, String>,
+    families: Box<dyn Fn() -> Families + Send + Sync>,
 }
 
 pub(super) type Families = Vec<Family>;
@@ -26,9 +28,9 @@ pub(super) struct Family {
 }
 
 impl Collector for EngineCollector {
-    /// Described by what it collects: the registry only needs descriptions to find clashes of names.
+    /// One for all that it collects: the registry only needs it to find clashes of names.
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        vec![&self.desc]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -40,6 +42,20 @@ impl Collector for EngineCollector {
 }
 
 impl EngineCollector {
+    /// `name` is its own, not a metric's.
+    pub(super) fn new(
+        name: &str,
+        labels: HashMap<String, String>,
+        families: impl Fn() -> Families + Send + Sync + 'static,
+    ) -> Self {
+        let help = "Made at each scrape.".to_owned();
+        Self {
+            desc: Desc::new(name.to_owned(), help, Vec::new(), HashMap::new()).expect(VALID),
+            labels,
+            families: Box::new(families),
+        }
+    }
+
     fn family(&self, family: Family) -> MetricFamily {
         let mut rows = family.rows.into_iter().flat_map(|(labels, value)| {
             let mut opts = Opts::new(family.name, family.help).const_labels(self.labels.clone());

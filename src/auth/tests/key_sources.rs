@@ -265,7 +265,9 @@ fn a_certificate_file_is_read_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let with = |text: Option<&str>| {
-        text.map(|text| std::fs::write(&path, text).unwrap());
+        if let Some(text) = text {
+            std::fs::write(&path, text).unwrap();
+        }
         fault(json!({"discovery": true, "ca_file": path})).0
     };
     let missing = with(None);

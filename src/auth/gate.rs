@@ -10,13 +10,14 @@ use tokio::task::JoinSet;
 
 use super::denied::{Denied, Reason, quoted};
 use super::issuer::Issuer;
+use super::issuer::builtin::live::Live;
 use super::issuer::jwks::{KeyStats, Remote};
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, RateLimits, Revoked, Rights, credential,
 };
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
@@ -30,6 +31,8 @@ pub struct Gate {
     monitor: KeyMonitor,
     /// What fetches them; ended when the gate is dropped.
     fetching: Mutex<JoinSet<()>>,
+    /// The built-in issuer's keys as they are now; `issuers` has it as it was at start.
+    builtin: Option<Live>,
     policy: Arc<PolicyStore>,
     limits: Arc<Limits>,
     revoked: Arc<Revoked>,
@@ -50,6 +53,7 @@ impl Gate {
         clock: Clock,
     ) -> Result<Self, GateError> {
         let mut issuers = HashMap::new();
+        let mut live = None;
         match builtin {
             Some(_) if !config.uses_builtin() => {
                 return Err(GateError::BuiltinBesideIssuers {
@@ -57,8 +61,10 @@ impl Gate {
                 });
             }
             Some(builtin) => {
-                let issuer = Issuer::builtin(&builtin);
+                let keys: Vec<_> = builtin.keys().cloned().collect();
+                let issuer = Issuer::of_builtin_keys(&keys);
                 issuers.insert(issuer.iss.clone(), issuer);
+                live = Some(Live::new(builtin, clock.clone(), Uptime::start()));
             }
             None if config.uses_builtin() => return Err(GateError::NoIssuer),
             None => {}
@@ -87,6 +93,7 @@ impl Gate {
             issuers,
             monitor,
             fetching: Mutex::default(),
+            builtin: live,
             policy: Arc::new(PolicyStore::new(policy)),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
             revoked: Arc::default(),
@@ -100,6 +107,15 @@ impl Gate {
     pub fn with_meter(self, meter: Arc<dyn Meter>) -> Self {
         Self {
             meter: Some(meter),
+            ..self
+        }
+    }
+
+    /// The same gate, by this policy.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(PolicyStore::new(policy)),
             ..self
         }
     }
@@ -209,6 +225,11 @@ impl Gate {
         Ok(permit)
     }
 
+    /// Where `identity` stands with the limits of `rights`, for response headers.
+    pub fn standing(&self, identity: &Identity, rights: &Rights) -> RateLimits {
+        self.limits.standing(identity, rights)
+    }
+
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it, with the keys that are at hand now.
     ///
     /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
@@ -222,12 +243,13 @@ impl Gate {
 
     /// Takes a token apart, as far as that needs no key.
     fn read<'a>(&'a self, token: &'a [u8]) -> Result<Unverified<'a>, Denied> {
-        let token = Compact::split(token)?;
-        let header = Header::parse(&token.header)?;
+        let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
+        let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
         let claims = strict_json::object(&token.payload, MAX_DEPTH)
-            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
-        let name = claims::issuer(&claims)?;
+            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))
+            .map_err(|denied| denied.at("claims"))?;
+        let name = claims::issuer(&claims).map_err(|denied| denied.at("claims"))?;
         let issuer = self.issuers.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
             Denied::token(format!(
@@ -235,6 +257,7 @@ impl Gate {
                 quoted(name),
                 list(&known)
             ))
+            .at("issuer")
         })?;
         Ok(Unverified {
             token,
@@ -251,7 +274,15 @@ impl Gate {
             claims,
             issuer,
         } = token;
-        issuer.verify(&header, &token, &claims)?;
+        let live = self
+            .builtin
+            .as_ref()
+            .map(|builtin| builtin.for_key(header.key_id.as_deref()));
+        // Where there is a built-in issuer, there is no other.
+        let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
+        issuer
+            .verify(&header, &token, &claims)
+            .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
             header.key_id.as_deref().map(Arc::from),
@@ -265,6 +296,18 @@ impl Gate {
         let mut issuers: Vec<_> = self.issuers.values().map(Issuer::summary).collect();
         issuers.sort_by(|one, other| one.issuer.cmp(&other.issuer));
         issuers
+    }
+
+    /// The public halves of the built-in issuer's keys as a JWK set (RFC 7517); `None` where others make the tokens.
+    pub fn builtin_jwks(&self) -> Option<Value> {
+        self.builtin.as_ref().map(Live::jwks)
+    }
+
+    /// Looks now whether the built-in issuer has new keys; otherwise that happens within a second of their change.
+    pub fn reload_builtin(&self) {
+        if let Some(builtin) = &self.builtin {
+            builtin.reload();
+        }
     }
 
     /// The time by which it judges.

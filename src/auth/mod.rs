@@ -44,11 +44,11 @@ pub use denied::{Denied, Reason};
 pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
 pub use gate::{Gate, KeyMonitor};
 pub use identity::{Credential, Identity, IdentityKey};
-pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
+pub use issuer::builtin::{BuiltinError, BuiltinIssuer, IssuerKey};
 pub use issuer::jwks::KeyStats;
 pub use issuer::mint::{MintError, MintRequest};
 pub use issuer::{IssuerSummary, PRESETS, Preset, PresetFacts};
-pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
+pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
 pub use revoked::{Revoked, Watched};
@@ -59,7 +59,7 @@ const MAX_DEPTH: usize = 16;
 /// What a row of the route table asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: health probes only.
+    /// Anybody: health probes, and what one needs to get or to check a token.
     Public,
     /// Any verified identity.
     Verified,

@@ -15,6 +15,7 @@ mod harness;
 mod idp;
 mod issuers;
 mod lifecycle;
+mod metadata;
 mod observe;
 mod parrot;
 mod queue;

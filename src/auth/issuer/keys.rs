@@ -120,7 +120,8 @@ impl KeySet {
             Ok(false) | Err(_) => Err(Denied::token(format!(
                 "the signature does not match {}",
                 key.described()
-            ))),
+            ))
+            .at("signature")),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use self::builtin::BuiltinIssuer;
+use self::builtin::IssuerKey;
 use self::jwks::Remote;
 use self::jwks::fetch::Http;
 use self::keys::{Key, KeySet, takes};
@@ -119,14 +119,17 @@ impl Issuer {
         Ok(issuers.collect())
     }
 
-    /// The rules for tokens that this server minted itself.
-    pub fn builtin(builtin: &BuiltinIssuer) -> Self {
-        let key = Key {
-            id: Some(builtin.key_id().into()),
-            algorithms: vec![Algorithm::EdDSA],
-            verifying: builtin.verifying_key(),
-            issuer: None,
-        };
+    /// The rules for tokens that this server minted itself, with these keys.
+    pub fn of_builtin_keys(keys: &[IssuerKey]) -> Self {
+        let keys = keys
+            .iter()
+            .map(|key| Key {
+                id: Some(key.key_id().into()),
+                algorithms: vec![Algorithm::EdDSA],
+                verifying: key.verifying_key(),
+                issuer: None,
+            })
+            .collect();
         let rules = ClaimRules {
             issuer: builtin::ISSUER.into(),
             audience_claim: "aud".into(),
@@ -151,7 +154,7 @@ impl Issuer {
         Self {
             iss: rules.issuer.clone(),
             rules,
-            keys: Keys::Fixed(Arc::new(KeySet::new(vec![key]))),
+            keys: Keys::Fixed(Arc::new(KeySet::new(keys))),
         }
     }
 

@@ -10,6 +10,7 @@ mod key_choice;
 mod key_sources;
 mod kinds;
 pub(in crate::auth) mod kit;
+mod rotation;
 mod shape;
 mod shares;
 mod times;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mixgate::auth::Access;
+use mixgate::auth::{Access, PRESETS};
 use mixgate::config::TABLE;
 use mixgate::server::{Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
 
@@ -111,7 +111,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + OPEN + PREFIXES + ISSUERS + SHARES
+    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + SHARES
 }
 
 const ENDS: &str = r#"
@@ -190,13 +190,18 @@ a table in the file, with its own keys; a key never vouches for another issuer.
 
 ```toml
 [[auth.issuers]]
+preset = "auth0"                             # fills in what is left out: see below
 issuer = "https://acme.eu.auth0.com/"        # exactly the tokens' `iss`; a trailing slash counts
 audiences = ["https://api.acme.dev"]         # required; a token must name one of them
-algorithms = ["RS256"]                       # default: the usual one of each key
 tenant_claim = "org_id"                      # default: each subject is its own tenant
 default_scopes = ["chat", "models"]          # for tokens without a scope claim; default: none
 clock_skew_s = 60                            # at most 300
 max_lifetime_s = 86400
+
+[[auth.issuers]]
+issuer = "https://login.acme.dev"
+audiences = ["https://api.acme.dev"]
+algorithms = ["RS256"]                       # default: the usual one of each key
 
 [[auth.issuers.keys]]                        # one or more, each from exactly one source
 kid = "2026-a"
@@ -204,8 +209,93 @@ pem_file = "acme.pem"                        # or pem, jwk_file, jwk, hmac_secre
 ```
 
 Files with secrets must be readable by their owner alone (mode 0600 or 0400). Scopes come from the claims `scope` and
-`scp`; `scope_claims` names others.
+`scp`; `scope_claims` names others, `scope_prefix` cuts off what an issuer puts before them. `subject_claim`,
+`client_claim`, `audience_claim` and `token_id_claim` name the claims for the rest; a name with a leading slash is a path
+(`/realm_access/roles`). `required_claims` must be there with their values; `token_types` are the header's `typ`.
+
+### Where keys come from
+
+Each issuer has exactly one source: `keys` in the file, `jwks_url`, or `discovery` (`true` for the issuer's usual place,
+or a URL; the document must name the issuer exactly). A preset stands for `discovery = true`.
+
+- Keys are fetched in the background: at the start, then every 5 to 60 minutes as `Cache-Control` says, and at once when
+  a token names a key that is not known, but for such tokens twice in 30 s at most. A key that is no longer published
+  dies with the next fetch.
+- A failed fetch is tried again after 1 to 60 s. Keys at hand go on serving for `stale_if_error_s` (a day). Without keys,
+  tokens of the issuer are answered with 503 `auth_unavailable`, and `/readyz` says 503 until they came once, unless the
+  issuer has `required = false`.
+- Only https, or http on loopback with `allow_http_loopback = true`; no redirects and no proxies; at most 512 KiB and 100
+  keys. `ca_file` names the only certificates that may vouch for the server, `refuse_private_addresses = true` keeps the
+  fetch on the public internet. A key that is weak, secret, private or for encryption is dropped alone, with a line in
+  the log.
+
+### Presets
+
+What a preset fills in; a setting of the entry itself wins. All take `RS256` alone.
 "#;
+
+const AFTER_PRESETS: &str = r#"
+An ID token says who signed in to an application and is not meant for an API; `accept_id_tokens = true` takes it all the
+same. For several tenants of Entra, write `{tenantid}` in their place and list them:
+
+```toml
+[[auth.issuers]]
+preset = "entra"
+issuer = "https://login.microsoftonline.com/{tenantid}/v2.0"
+tenants = ["11111111-2222-3333-4444-555555555555"]
+audiences = ["6e74172b-be56-4843-9ff4-e66a39bb12e3"]
+```
+"#;
+
+/// A row for each preset, and a line on each.
+fn presets() -> String {
+    let mut page = String::from(
+        "\n| preset | issuer | audiences | subject | tenant | client | token id | scopes | must have |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    let code = |name: &str| format!("`{name}`");
+    for facts in &PRESETS {
+        let scopes: Vec<String> = facts.scope_claims.iter().map(|name| code(name)).collect();
+        let required = facts
+            .required_claims
+            .iter()
+            .map(|(name, value)| code(&format!("{name} = {value}")));
+        let present = facts.access_token_claims.iter().map(|name| code(name));
+        let must: Vec<String> = required.chain(present).collect();
+        let audience = match facts.audience_claim {
+            "aud" => facts.audiences.to_owned(),
+            other => format!("{}, in `{other}`", facts.audiences),
+        };
+        let _ = writeln!(
+            page,
+            "| `{}` | `{}` | {audience} | `{}` | {} | {} | `{}` | {} | {} |",
+            facts.name,
+            facts.issuer,
+            facts.subject_claim,
+            facts.tenant_claim.map_or("-".to_owned(), code),
+            facts
+                .client_claim
+                .map_or("`client_id`, else `azp`".to_owned(), code),
+            facts.token_id_claim,
+            scopes.join(", "),
+            if must.is_empty() {
+                "-".to_owned()
+            } else {
+                must.join(", ")
+            },
+        );
+    }
+    page.push('\n');
+    for facts in &PRESETS {
+        let hours = facts.max_lifetime_s / 3600;
+        let _ = writeln!(
+            page,
+            "- `{}`: {} Tokens live {hours} h at most.",
+            facts.name, facts.remark
+        );
+    }
+    page
+}
 
 const SHARES: &str = r#"
 ## Shares

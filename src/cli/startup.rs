@@ -112,6 +112,7 @@ impl Facts {
                     "audiences": issuer.audiences,
                     "algorithms": issuer.algorithms,
                     "keys": issuer.keys,
+                    "keys_url": issuer.keys_url,
                 })
             })
             .collect();
@@ -175,17 +176,21 @@ impl Facts {
 }
 
 fn issuer_line(issuer: &IssuerSummary) -> String {
-    let keys = if issuer.keys == 1 {
-        "1 key".to_owned()
-    } else {
-        format!("{} keys", issuer.keys)
+    let keys = match (&issuer.keys_url, issuer.keys) {
+        (Some(url), _) => format!("keys from {url}"),
+        (None, 1) => "1 key".to_owned(),
+        (None, several) => format!("{several} keys"),
     };
-    format!(
-        "{}  aud={}  {}  {keys}",
-        issuer.issuer,
-        issuer.audiences.join(","),
-        issuer.algorithms.join(",")
-    )
+    let mut facts = vec![
+        issuer.issuer.clone(),
+        format!("aud={}", issuer.audiences.join(",")),
+    ];
+    // Those of fetched keys may not be known yet.
+    if !issuer.algorithms.is_empty() {
+        facts.push(issuer.algorithms.join(","));
+    }
+    facts.push(keys);
+    facts.join("  ")
 }
 
 /// The command that mints a token in another terminal: `mixgate token mint`, with what it takes to reach this very

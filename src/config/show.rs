@@ -94,6 +94,7 @@ const TABLES_TEMPLATE: &str = r#"
 # [[auth.issuers]]
 # issuer = "https://login.example.com/"
 # audiences = ["https://api.example.com"]
+# discovery = true                             # or preset, or jwks_url, or keys of your own:
 # [[auth.issuers.keys]]
 # pem_file = "login.example.com.pem"
 
@@ -125,7 +126,7 @@ fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 15] = [
     "issuer",
     "subject",
     "tenant",
@@ -137,6 +138,10 @@ const HARMLESS: [&str; 11] = [
     "kid",
     "token_types",
     "required_claims",
+    "preset",
+    "tenants",
+    "discovery",
+    "scope_prefix",
 ];
 const HARMLESS_ENDS: [&str; 5] = ["_file", "_url", "_claim", "_claims", "_scopes"];
 

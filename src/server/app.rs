@@ -164,7 +164,12 @@ const QUERIES: usize = 2;
 
 impl Shared {
     pub(super) fn new(config: ServerConfig, app: App) -> Self {
-        let metrics = Metrics::new(&app.model, app.engine.clone(), app.ledger.clone());
+        let metrics = Metrics::new(
+            &app.model,
+            app.engine.clone(),
+            app.ledger.clone(),
+            app.gate.monitor(),
+        );
         let uptime = Uptime::start();
         Self {
             failures: Failures::new(config.max_failures_per_minute, uptime.clone()),

@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod issuers;
 mod ledger;
 mod transport;
 
@@ -14,14 +15,15 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use prometheus::core::Desc;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::auth::KeyMonitor;
 use crate::engine::{Engine, SubmitError, Usage};
 use crate::ledger::Ledger;
 
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
+use issuers::issuer_families;
 use ledger::ledger_families;
 use transport::Transport;
 
@@ -53,18 +55,19 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(model: &ModelCard, engine: Engine, ledger: Ledger) -> Self {
+    pub(super) fn new(model: &ModelCard, engine: Engine, ledger: Ledger, keys: KeyMonitor) -> Self {
         let max_model_len = model.max_model_len;
         let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
         });
-        let about = Desc::new(LEDGER.to_owned(), LEDGER.to_owned(), vec![], HashMap::new());
-        let ledger = EngineCollector {
-            about: Some(about.expect(VALID)),
-            labels: HashMap::new(),
-            families: Box::new(move || ledger_families(&ledger.stats())),
-        };
+        let ledger = EngineCollector::new("mixgate_ledger", HashMap::new(), move || {
+            ledger_families(&ledger.stats())
+        });
         metrics.registry.register(Box::new(ledger)).expect(VALID);
+        let issuers = EngineCollector::new("mixgate_issuers", HashMap::new(), move || {
+            issuer_families(&keys.stats())
+        });
+        metrics.registry.register(Box::new(issuers)).expect(VALID);
         metrics
     }
 
@@ -79,11 +82,7 @@ impl Metrics {
         ]);
         // Names and labels are constants of this file, so registering cannot fail.
         let registry = Registry::new();
-        let engine = EngineCollector {
-            about: None,
-            labels: labels.clone(),
-            families: Box::new(families),
-        };
+        let engine = EngineCollector::new("mixgate_engine", labels.clone(), families);
         registry.register(Box::new(engine)).expect(VALID);
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let opts = HistogramOpts::new(name, help)
@@ -247,7 +246,6 @@ const E2E_BUCKETS: [f64; 21] = [
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
-const LEDGER: &str = "mixgate_ledger";
 const VALID: &str = "the metrics' names and labels are constants and valid. This is a bug.";
 
 #[cfg(test)]

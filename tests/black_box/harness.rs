@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mixgate::auth::{
-    AuthConfig, BuiltinIssuer, Gate, Limits, Meter, MintRequest, Policy, Rights, ShareConfig,
+    AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Limits, Meter, MintRequest, Policy, Rights,
+    ShareConfig,
 };
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub max_model_len: usize,
     pub pace: Duration,
     pub shares: Vec<ShareConfig>,
+    /// None: the built-in one, whose tokens [`House::token`] mints.
+    pub issuers: Vec<IssuerConfig>,
     pub meter: Option<Arc<dyn Meter>>,
     /// Everybody's.
     pub rights: Option<Rights>,
@@ -65,6 +68,7 @@ impl Default for Plan {
             max_model_len: 512,
             pace: Duration::ZERO,
             shares: Vec::new(),
+            issuers: Vec::new(),
             meter: None,
             rights: None,
         }
@@ -294,9 +298,10 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let issuer = BuiltinIssuer::ephemeral().unwrap();
     let config = AuthConfig {
         shares: plan.shares.clone(),
-        ..AuthConfig::default()
+        issuers: plan.issuers.clone(),
     };
-    let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    let builtin = config.uses_builtin().then(|| issuer.clone());
+    let mut gate = Gate::new(&config, builtin, clock.clone()).unwrap();
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }

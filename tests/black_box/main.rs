@@ -13,6 +13,9 @@ mod cors;
 mod doors;
 mod ends;
 mod harness;
+#[path = "../common/idp.rs"]
+mod idp;
+mod issuers;
 mod lifecycle;
 mod metadata;
 mod observe;

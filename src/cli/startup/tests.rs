@@ -28,6 +28,7 @@ fn issuer(name: &str) -> IssuerSummary {
         audiences: vec!["mixgate".to_owned()],
         algorithms: vec!["EdDSA".to_owned()],
         keys: 1,
+        keys_url: None,
     }
 }
 

@@ -123,6 +123,7 @@ impl Server {
     /// at once; running ones go on until they end or `shutdown_timeout` has passed, and then end with an error;
     /// probes are answered to the last. Returns once the engine has stopped.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        self.shared.app.gate.start();
         let (stop, stopped) = watch::channel(false);
         let mut connections = [JoinSet::new(), JoinSet::new()];
         {

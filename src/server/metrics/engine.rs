@@ -11,20 +11,20 @@ use crate::engine::{FinishReason, Stats};
 
 /// Turns a snapshot, of the engine or the ledger, into metrics at each scrape.
 pub(super) struct EngineCollector {
-    /// Tells it from other collectors of the same registry: at most one has none.
-    pub(super) about: Option<Desc>,
-    pub(super) labels: HashMap<String, String>,
-    pub(super) families: Box<dyn Fn() -> Families + Send + Sync>,
+    /// Tells the registry that this is no other collector.
+    desc: Desc,
+    labels: HashMap<String, String>,
+    families: Box<dyn Fn() -> Families + Send + Sync>,
 }
 
 pub(super) type Families = Vec<Family>;
 
 /// One metric of the engine: name, help and a row per set of extra labels.
 pub(super) struct Family {
-    name: &'static str,
-    help: &'static str,
-    counts: bool,
-    rows: Vec<(Vec<(&'static str, String)>, f64)>,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) counts: bool,
+    pub(super) rows: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
 impl Family {
@@ -50,9 +50,9 @@ impl Family {
 }
 
 impl Collector for EngineCollector {
-    /// Described by what it collects: the registry only needs descriptions to find clashes of names.
+    /// One for all that it collects: the registry only needs it to find clashes of names.
     fn desc(&self) -> Vec<&Desc> {
-        self.about.iter().collect()
+        vec![&self.desc]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -64,6 +64,20 @@ impl Collector for EngineCollector {
 }
 
 impl EngineCollector {
+    /// `name` is its own, not a metric's.
+    pub(super) fn new(
+        name: &str,
+        labels: HashMap<String, String>,
+        families: impl Fn() -> Families + Send + Sync + 'static,
+    ) -> Self {
+        let help = "Made at each scrape.".to_owned();
+        Self {
+            desc: Desc::new(name.to_owned(), help, Vec::new(), HashMap::new()).expect(VALID),
+            labels,
+            families: Box::new(families),
+        }
+    }
+
     fn family(&self, family: Family) -> MetricFamily {
         let mut rows = family.rows.into_iter().flat_map(|(labels, value)| {
             let mut opts = Opts::new(family.name, family.help).const_labels(self.labels.clone());

@@ -91,6 +91,7 @@ pub enum Reason {
 pub struct Denied {
     reason: Reason,
     detail: String,
+    step: Option<&'static str>,
 }
 
 impl Denied {
@@ -98,6 +99,24 @@ impl Denied {
         Self {
             reason,
             detail: detail.into(),
+            step: None,
+        }
+    }
+
+    /// The same, and at which step of the check it came.
+    pub(super) fn at(self, step: &'static str) -> Self {
+        Self {
+            step: self.step.or(Some(step)),
+            ..self
+        }
+    }
+
+    /// The same, of an address that has sent too many bad credentials and may come again after `retry_after`.
+    #[must_use]
+    pub fn too_many(self, retry_after: Duration) -> Self {
+        Self {
+            reason: Reason::TooManyFailures { retry_after },
+            ..self
         }
     }
 
@@ -319,6 +338,12 @@ impl Denied {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// At which step a token failed before its signature was known to be good: `form`, `header`, `claims`, `issuer`,
+    /// `key` or `signature`. It quotes nothing, and is for logs alone.
+    pub fn step(&self) -> Option<&'static str> {
+        self.step
     }
 
     /// What really happened, for logs and `token verify`: never the token, never for the caller.

@@ -5,8 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::denied::{Denied, Reason, quoted};
 use super::issuer::Issuer;
+use super::issuer::builtin::live::Live;
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
@@ -17,10 +20,12 @@ use super::{
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
 
-/// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
+/// Verifies who calls and admits them. Shared by all connections.
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
+    /// The built-in issuer's keys as they are now; `issuers` has it as it was at start.
+    builtin: Option<Live>,
     policy: Arc<PolicyStore>,
     limits: Arc<Limits>,
     revoked: Arc<Revoked>,
@@ -41,6 +46,7 @@ impl Gate {
         clock: Clock,
     ) -> Result<Self, GateError> {
         let mut issuers = HashMap::new();
+        let mut live = None;
         match builtin {
             Some(_) if !config.uses_builtin() => {
                 return Err(GateError::BuiltinBesideIssuers {
@@ -48,8 +54,10 @@ impl Gate {
                 });
             }
             Some(builtin) => {
-                let issuer = Issuer::builtin(&builtin);
+                let keys: Vec<_> = builtin.keys().cloned().collect();
+                let issuer = Issuer::of_builtin_keys(&keys);
                 issuers.insert(issuer.rules.issuer.clone(), issuer);
+                live = Some(Live::new(builtin, clock.clone(), Uptime::start()));
             }
             None if config.uses_builtin() => return Err(GateError::NoIssuer),
             None => {}
@@ -69,6 +77,7 @@ impl Gate {
         let policy = Policy::of_shares(&config.shares, &names)?;
         Ok(Self {
             issuers,
+            builtin: live,
             policy: Arc::new(PolicyStore::new(policy)),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
             revoked: Arc::default(),
@@ -175,12 +184,13 @@ impl Gate {
     /// # Errors
     /// A refusal whose [`Denied::detail`] says what is wrong.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, Denied> {
-        let token = Compact::split(token)?;
-        let header = Header::parse(&token.header)?;
+        let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
+        let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
         let claims = strict_json::object(&token.payload, MAX_DEPTH)
-            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
-        let name = claims::issuer(&claims)?;
+            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))
+            .map_err(|denied| denied.at("claims"))?;
+        let name = claims::issuer(&claims).map_err(|denied| denied.at("claims"))?;
         let issuer = self.issuers.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
             Denied::token(format!(
@@ -188,8 +198,17 @@ impl Gate {
                 quoted(name),
                 list(&known)
             ))
+            .at("issuer")
         })?;
-        issuer.verify(&header, &token)?;
+        let live = self
+            .builtin
+            .as_ref()
+            .map(|builtin| builtin.for_key(header.key_id.as_deref()));
+        // Where there is a built-in issuer, there is no other.
+        let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
+        issuer
+            .verify(&header, &token)
+            .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
             header.key_id.as_deref().map(Arc::from),
@@ -203,6 +222,18 @@ impl Gate {
         let mut issuers: Vec<_> = self.issuers.values().map(Issuer::summary).collect();
         issuers.sort_by(|one, other| one.issuer.cmp(&other.issuer));
         issuers
+    }
+
+    /// The public halves of the built-in issuer's keys as a JWK set (RFC 7517); `None` where others make the tokens.
+    pub fn builtin_jwks(&self) -> Option<Value> {
+        self.builtin.as_ref().map(Live::jwks)
+    }
+
+    /// Looks now whether the built-in issuer has new keys; otherwise that happens within a second of their change.
+    pub fn reload_builtin(&self) {
+        if let Some(builtin) = &self.builtin {
+            builtin.reload();
+        }
     }
 
     /// The time by which it judges.

@@ -10,11 +10,11 @@ use crate::server::routes;
 pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
     for route in routes() {
         let (method, path) = (route.method, route.path);
-        writeln!(out, "{method:<6} {path:<24} {}", words(route.access))?;
+        writeln!(out, "{method:<6} {path:<40} {}", words(route.access))?;
     }
     Ok(writeln!(
         out,
-        "{:<6} {:<24} {}",
+        "{:<6} {:<40} {}",
         "*",
         "*",
         words(Access::Verified)

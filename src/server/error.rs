@@ -18,6 +18,8 @@
 
 mod engine;
 
+use std::sync::Arc;
+
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
@@ -37,6 +39,8 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     headers: Option<Box<HeaderMap>>,
+    /// What the gate said, for the audit.
+    denied: Option<Arc<Denied>>,
 }
 
 impl ApiError {
@@ -53,6 +57,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             headers: None,
+            denied: None,
         }
     }
 
@@ -285,6 +290,7 @@ impl From<Denied> for ApiError {
             message: denied.message().into_owned(),
             param: denied.param().map(str::to_owned),
             headers: Some(Box::new(headers)),
+            denied: Some(Arc::new(denied)),
         }
     }
 }
@@ -304,6 +310,9 @@ impl IntoResponse for ApiError {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(extra) = self.headers {
             headers.extend(*extra);
+        }
+        if let Some(denied) = self.denied {
+            response.extensions_mut().insert(denied);
         }
         response
     }

@@ -5,13 +5,16 @@
 //! and ends them.
 
 mod app;
+mod audit;
 mod body;
 mod chat;
 mod error;
+mod failures;
 mod front;
 mod health;
 mod in_flight;
 mod listener;
+mod metadata;
 mod metrics;
 mod models;
 mod peer;
@@ -33,9 +36,13 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Denied, Identity};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
+pub use audit::SubjectNames;
+#[doc(hidden)]
+pub use chat::fuzz_chat_request;
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
 pub use error::ApiError;
 pub use listener::{Server, ServerError};
+pub use metadata::PublicUrl;
 
 use app::Shared;
 
@@ -54,10 +61,10 @@ pub struct Route {
 /// The route table: all that this server answers. Whatever is not in it asks for a verified identity, then says 404
 /// or 405.
 pub fn routes() -> &'static [Route] {
-    &ROUTES
+    ROUTES
 }
 
-static ROUTES: [Route; 8] = [
+static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/livez",
@@ -75,6 +82,18 @@ static ROUTES: [Route; 8] = [
         path: "/health",
         access: Access::Public,
         handler: || get(health::ready),
+    },
+    Route {
+        method: "GET",
+        path: metadata::RESOURCE_PATH,
+        access: Access::Public,
+        handler: || get(metadata::protected_resource),
+    },
+    Route {
+        method: "GET",
+        path: metadata::JWKS_PATH,
+        access: Access::Public,
+        handler: || get(metadata::jwks),
     },
     Route {
         method: "POST",
@@ -111,6 +130,15 @@ static ROUTES: [Route; 8] = [
 
 const CHAT: &str = "/v1/chat/completions";
 
+/// The row whose path this is, by whatever method; `none` for no row.
+fn row_of(path: &str) -> &'static str {
+    let fits = |row: &&Route| match row.path.split_once('{') {
+        None => row.path == path,
+        Some((start, _)) => path.len() > start.len() && path.starts_with(start),
+    };
+    ROUTES.iter().find(fits).map_or("none", |row| row.path)
+}
+
 /// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
 /// protected.
 fn is_public(method: &Method, path: &str) -> bool {
@@ -124,7 +152,7 @@ fn is_public(method: &Method, path: &str) -> bool {
 /// The table as an axum router. [`front::answer`] stands before it and has verified the caller by then.
 fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
-    for row in &ROUTES {
+    for row in ROUTES {
         let guarded = (row.handler)().route_layer(from_fn_with_state((shared.clone(), row), guard));
         router = router.route(row.path, guarded);
     }

@@ -7,7 +7,7 @@ use mixgate::auth::{Identity, Meter, Revocation, ShareConfig, TokensUsed};
 use mixgate::engine::EngineConfig;
 use serde_json::{Value, json};
 
-use super::harness::{House, Plan, error_of, logs, refusal, within};
+use super::harness::{House, Plan, error_of, log_line, refusal, within};
 use super::streaming::events;
 
 /// Writes down what it hears.
@@ -114,13 +114,7 @@ async fn a_stream_over_its_time_ends_with_an_error_event() {
     assert_eq!(events.iter().filter(ends).count(), 0);
     house.idle().await;
     assert_books_agree(&house, &ledger, 2);
-    let text = || String::from_utf8(logs().lock().unwrap().clone()).unwrap();
-    house
-        .eventually("the log line", || text().contains("late-stream"))
-        .await;
-    let text = text();
-    let line = text.lines().find(|line| line.contains("late-stream"));
-    let line = line.unwrap();
+    let line = log_line(&house, "late-stream").await;
     assert!(line.contains("finish=\"deadline_exceeded\""), "{line}");
     assert!(line.contains("status=504"), "{line}");
 }

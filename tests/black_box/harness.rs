@@ -341,6 +341,25 @@ pub fn logs() -> &'static Mutex<Vec<u8>> {
     })
 }
 
+/// The line that the request of this id has left when it was over; the audit's is another.
+pub async fn log_line(house: &House, id: &str) -> String {
+    let found = || {
+        let text = String::from_utf8(logs().lock().unwrap().clone()).unwrap();
+        let lines = text.lines().filter(|line| line.contains(id));
+        let lines: Vec<_> = lines
+            .filter(|line| !line.contains("mixgate::audit"))
+            .map(str::to_owned)
+            .collect();
+        lines
+    };
+    house
+        .eventually("the log line", || !found().is_empty())
+        .await;
+    let mut lines = found();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
 struct Log;
 
 impl Write for Log {

@@ -13,6 +13,7 @@ mod ends;
 mod harness;
 mod lifecycle;
 mod limits;
+mod metadata;
 mod observe;
 mod parrot;
 mod queue;

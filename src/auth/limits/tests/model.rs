@@ -219,7 +219,7 @@ fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
     // Idle: nothing is reserved, and all that was used is told.
     let day = second / 86_400;
     let today = calendar::name(calendar::Span::Day, day);
-    for at in 0..WHO.len() {
+    for (at, (subject, tenant)) in WHO.into_iter().enumerate() {
         let only = |measure, per| Rights {
             limits: Arc::new([Limit {
                 measure,
@@ -232,7 +232,6 @@ fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
             let standing = desk.limits.standing(&who(at), &only(measure, per));
             1_000_000 - standing.tokens.unwrap().remaining
         };
-        let (subject, tenant) = WHO[at];
         let days = taken(Measure::TokensPerDay, Per::Subject);
         prop_assert_eq!(days, tally.of(&today, subject));
         let days = taken(Measure::TokensPerDay, Per::Tenant);

@@ -133,6 +133,28 @@ impl Permit {
         Self::unlimited(identity, Share::default(), Some(meter))
     }
 
+    /// The same, under limits.
+    ///
+    /// # Errors
+    /// As the gate's.
+    #[cfg(test)]
+    pub(crate) fn limited(
+        subject: &str,
+        rights: Rights,
+        limits: &Arc<super::Limits>,
+    ) -> Result<Self, Denied> {
+        let (identity, rights) = (Identity::for_tests(subject), Arc::new(rights));
+        let admission = limits.admit(&identity, &rights)?;
+        let revoked = Arc::default();
+        Ok(Self::new(
+            Arc::new(identity),
+            rights,
+            admission,
+            &revoked,
+            None,
+        ))
+    }
+
     #[cfg(test)]
     fn unlimited(identity: Identity, share: Share, meter: Option<Arc<dyn Meter>>) -> Self {
         use crate::clock::{Clock, Uptime};

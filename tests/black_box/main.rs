@@ -17,6 +17,7 @@ mod harness;
 mod idp;
 mod issuers;
 mod lifecycle;
+mod limits;
 mod metadata;
 mod observe;
 mod parrot;

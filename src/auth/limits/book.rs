@@ -281,7 +281,10 @@ impl Book {
         if self.available(bound) >= amount {
             return None;
         }
-        let reserved = self.reserved_of(bound.at);
+        let reserved = match bound.measure {
+            Measure::TokensPerDay | Measure::TokensPerMonth => self.reserved_of(bound.at),
+            _ => 0,
+        };
         let count = self.counters.count(bound.at, bound.most);
         Some(refusal::of(bound, count, amount, own, reserved))
     }

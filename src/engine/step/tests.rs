@@ -1,4 +1,5 @@
 mod admission;
+mod budgets;
 mod ends;
 mod failures;
 mod prefix;

@@ -14,8 +14,8 @@ enum Move {
         max_tokens: usize,
         explicit: bool,
     },
-    /// One token for each sequence of a request, as a step gives them.
-    Step(usize),
+    /// So often one token for each sequence of a request, as a step gives them.
+    Step(usize, usize),
     Finish(usize),
     Abandon(usize),
     Pass(u64),
@@ -41,7 +41,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     });
     let one = prop_oneof![
         4 => come,
-        30 => (0..8usize).prop_map(Move::Step),
+        30 => (0..8usize, 1..90usize).prop_map(|(pick, times)| Move::Step(pick, times)),
         3 => (0..8usize).prop_map(Move::Finish),
         1 => (0..8usize).prop_map(Move::Abandon),
         1 => (1..40_000u64).prop_map(Move::Pass),
@@ -105,6 +105,29 @@ impl Tally {
     }
 }
 
+fn step(request: &mut Open, day: u64, tally: &mut Tally) {
+    let before = request.running.len();
+    let mut ended = Vec::new();
+    for (index, tokens) in request.running.iter_mut().enumerate() {
+        let prompt = match std::mem::take(&mut request.first_is_due) {
+            true => request.prompt as u64,
+            false => 0,
+        };
+        tally.add(day, request.who, prompt + 1);
+        *tokens += 1;
+        let charge = request.admission.charge();
+        if *tokens == request.max_tokens || charge == Charge::Spent {
+            let first = request.n as usize == before && ended.is_empty();
+            let prompt = if first { request.prompt } else { 0 };
+            request.admission.settle(used(prompt, *tokens));
+            ended.push(index);
+        }
+    }
+    for index in ended.into_iter().rev() {
+        request.running.remove(index);
+    }
+}
+
 fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
     let desk = Desk::open();
     let mut second = NOON;
@@ -146,32 +169,15 @@ fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
                     });
                 }
             }
-            Move::Step(pick) if !open.is_empty() => {
+            Move::Step(pick, times) if !open.is_empty() => {
                 let at = pick % open.len();
-                let request = &mut open[at];
-                let before = request.running.len();
-                let mut ended = Vec::new();
-                for (index, tokens) in request.running.iter_mut().enumerate() {
-                    let prompt = match std::mem::take(&mut request.first_is_due) {
-                        true => request.prompt as u64,
-                        false => 0,
-                    };
-                    tally.add(day, request.who, prompt + 1);
-                    *tokens += 1;
-                    let charge = request.admission.charge();
-                    let full = *tokens == request.max_tokens;
-                    if full || charge == Charge::Spent {
-                        let first = request.n as usize == before && ended.is_empty();
-                        let prompt = if first { request.prompt } else { 0 };
-                        request.admission.settle(used(prompt, *tokens));
-                        ended.push(index);
+                for _ in 0..times {
+                    let request = &mut open[at];
+                    step(request, day, &mut tally);
+                    if request.running.is_empty() {
+                        open.remove(at);
+                        break;
                     }
-                }
-                for index in ended.into_iter().rev() {
-                    request.running.remove(index);
-                }
-                if request.running.is_empty() {
-                    open.remove(at);
                 }
             }
             Move::Finish(pick) if !open.is_empty() => {
@@ -219,7 +225,7 @@ fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
     // Idle: nothing is reserved, and all that was used is told.
     let day = second / 86_400;
     let today = calendar::name(calendar::Span::Day, day);
-    for at in 0..WHO.len() {
+    for (at, (subject, tenant)) in WHO.into_iter().enumerate() {
         let only = |measure, per| Rights {
             limits: Arc::new([Limit {
                 measure,
@@ -232,7 +238,6 @@ fn check(moves: Vec<Move>, when_short: WhenShort) -> Result<(), TestCaseError> {
             let standing = desk.limits.standing(&who(at), &only(measure, per));
             1_000_000 - standing.tokens.unwrap().remaining
         };
-        let (subject, tenant) = WHO[at];
         let days = taken(Measure::TokensPerDay, Per::Subject);
         prop_assert_eq!(days, tally.of(&today, subject));
         let days = taken(Measure::TokensPerDay, Per::Tenant);

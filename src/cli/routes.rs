@@ -1,4 +1,4 @@
-//! `mixgate routes`: the route table, and what each row asks of its caller.
+//! `mixgate routes`: the route table, how a policy calls each row, and what it asks of its caller.
 
 use std::io::Write;
 
@@ -10,13 +10,15 @@ use crate::server::routes;
 pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
     for route in routes() {
         let (method, path) = (route.method, route.path);
-        writeln!(out, "{method:<6} {path:<24} {}", words(route.access))?;
+        let asks = words(route.access);
+        writeln!(out, "{method:<6} {path:<24} {:<10} {asks}", route.name())?;
     }
     Ok(writeln!(
         out,
-        "{:<6} {:<24} {}",
+        "{:<6} {:<24} {:<10} {}",
         "*",
         "*",
+        "",
         words(Access::Verified)
     )?)
 }

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::Failure;
 use super::drain::{Ask, Signals, until_asked};
+use super::reload::Reloads;
 use super::rooms::Rooms;
 use super::startup::Facts;
 use crate::config::{Args, Config};
@@ -36,6 +37,8 @@ async fn serve(
     let config = Arc::new(config);
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new("cannot listen for signals").caused_by(&error))?;
+    // Before the policy is read, so that no change is missed.
+    let reloads = Reloads::listen(config.auth.policy_file.as_deref())?;
     let rooms = tokio::select! {
         rooms = open(config.clone()) => rooms?,
         // Nobody is served yet: there is nothing to wait for. As process 1 of a container we would not be killed.
@@ -44,11 +47,15 @@ async fn serve(
             return Ok(());
         }
     };
+    let reloading = reloads.run(rooms.policy());
     let server = rooms.listen(&config).await?;
     let facts = server.facts(&config, args, start.elapsed());
     announce(&facts, io::stdout().is_terminal(), out)?;
-    until_asked(&mut signals, |draining| server.serve(draining)).await;
-    Ok(())
+    let serving = until_asked(&mut signals, |draining| server.serve(draining));
+    tokio::select! {
+        _ended = serving => Ok(()),
+        never = reloading => match never {},
+    }
 }
 
 /// Loads on a thread of its own: reading weights takes minutes, during which signals are heard.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::ServiceExt;
@@ -36,13 +36,17 @@ pub(super) async fn answer(
     let (subject, mut response) = match identify(shared, &peer, &parts).await {
         Err(error) => (None, error.into_response()),
         Ok(known) => {
-            let identity = known.map(|(identity, rights)| {
-                parts.extensions.insert(identity.clone());
-                parts.extensions.insert(rights);
-                identity
-            });
+            let (identity, rights) = known.unzip();
+            if let Some((identity, rights)) = identity.clone().zip(rights.clone()) {
+                parts.extensions.insert::<Arc<Identity>>(identity);
+                parts.extensions.insert::<Arc<Rights>>(rights);
+            }
             let request = Request::from_parts(parts, body);
-            (identity, route(router, request).await)
+            let mut response = route(router, request).await;
+            if let Some(rights) = rights {
+                add_headers(&rights, &mut response);
+            }
+            (identity, response)
         }
     };
 
@@ -84,6 +88,17 @@ async fn identify(
         Err(denied) => Err(denied),
     };
     known.map(Some).map_err(|denied| refused(shared, denied))
+}
+
+/// Adds the headers that the policy has for this caller. What the server says itself stays as it is.
+fn add_headers(rights: &Rights, response: &mut Response) {
+    for (name, value) in rights.response_headers.iter() {
+        // Both were judged with the policy.
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+            response.headers_mut().entry(name).or_insert(value);
+        }
+    }
 }
 
 /// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.

@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod policy;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::auth::PolicyStore;
 use crate::engine::{Engine, SubmitError, Usage};
 
 use super::app::{ModelCard, Shared};
@@ -139,6 +141,13 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// Tells what becomes of the policy, too.
+    pub(super) fn with_policy(self, store: Arc<PolicyStore>) -> Self {
+        let collector = Box::new(policy::PolicyCollector::new(store));
+        self.registry.register(collector).expect(VALID);
+        self
     }
 
     pub(super) fn answered(&self, handler: &str, method: &str, status: u16) {

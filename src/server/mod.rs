@@ -20,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
@@ -29,7 +30,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use crate::auth::{Access, Denied, Identity};
+use crate::auth::{Access, Denied, Identity, Rights, Vocabulary};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
@@ -48,6 +49,29 @@ pub struct Route {
     /// Checked before the handler runs and before a byte of the body is read.
     pub access: Access,
     handler: fn() -> MethodRouter<Arc<Shared>>,
+}
+
+impl Route {
+    /// What a policy calls it: `chat` for `/v1/chat/completions`.
+    pub fn name(&self) -> &'static str {
+        let path = self.path.trim_start_matches('/');
+        let path = path.strip_prefix("v1/").unwrap_or(path);
+        path.split('/').next().unwrap_or(path)
+    }
+}
+
+/// The names that a policy may use, but for the issuers: those are the gate's.
+pub fn vocabulary() -> Vocabulary {
+    let rows = ROUTES.iter().filter(|row| row.access != Access::Public);
+    let routes: BTreeSet<&str> = rows.map(Route::name).collect();
+    Vocabulary {
+        issuers: Vec::new(),
+        routes: routes.into_iter().map(str::to_owned).collect(),
+        fields: REQUEST_FIELDS
+            .iter()
+            .map(|field| field.name.to_owned())
+            .collect(),
+    }
 }
 
 /// The route table: all that this server answers. Whatever is not in it asks for a verified identity, then says 404
@@ -152,12 +176,14 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let allowed = match (row.access, request.extensions().get::<Arc<Identity>>()) {
+    let identity = request.extensions().get::<Arc<Identity>>();
+    let known = identity.zip(request.extensions().get::<Arc<Rights>>());
+    let allowed = match (row.access, known) {
         (Access::Public, _) => Ok(()),
-        (access, Some(identity)) => shared
+        (access, Some((identity, rights))) => shared
             .app
             .gate
-            .authorise(identity, access)
+            .authorise(identity, rights, access, row.name())
             .map_err(|denied| refused(&shared, denied)),
         // The front lets nobody without an identity through to a protected row; refuse all the same.
         (_, None) => Err(ApiError::internal()),

@@ -14,5 +14,6 @@ mod harness;
 mod lifecycle;
 mod observe;
 mod parrot;
+mod policy;
 mod queue;
 mod streaming;

@@ -13,7 +13,7 @@ use crate::auth::Priority;
 /// Who may do what, and how much of it. `mixgate policy check` judges it, `mixgate policy explain` tries it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(title = "Mixgate policy")]
+#[schemars(title = "Mixgate policy", extend("required" = ["rules"]))]
 pub(super) struct PolicyFile {
     /// From which addresses anybody may call at all. Asked before a credential is looked at.
     #[schemars(extend("x-default" = "every address"))]
@@ -38,7 +38,7 @@ pub(super) struct Addresses {
 /// One rule: whom it matches, and what they may do. What it does not state, the rules below may.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(rename = "Rule")]
+#[schemars(rename = "Rule", extend("required" = ["name"]))]
 pub(super) struct RuleFile {
     /// What it is called in explanations and logs. No two rules share a name.
     #[schemars(extend("x-default" = "required"))]
@@ -86,7 +86,7 @@ pub(super) struct RuleFile {
     #[schemars(extend("x-default" = "normal"))]
     pub priority: Option<At<Priority>>,
     /// Tokens for each token of a caller of weight 1 while both wait, 1 to 1000.
-    #[schemars(extend("x-default" = "1"))]
+    #[schemars(extend("x-default" = "1", "minimum" = 1, "maximum" = 1000))]
     pub weight: Option<At<u64>>,
     /// Headers to add to every response to the caller.
     #[schemars(extend("x-default" = "none"))]

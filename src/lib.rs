@@ -19,7 +19,8 @@
 //! # Invariants
 //!
 //! - Only [`auth`] can make a `Permit`; [`engine::Engine::reserve`] takes one by value.
-//! - Every route is in the table; all but the health probes answer 401 without a token, unknown paths included.
+//! - Every route is in the table; all but the health probes and the two
+//!   `/.well-known` pages of the gate answer 401 without a token, unknown paths included.
 //! - `scheduler`, `block_manager`, `prefix_cache`, `fairness` and `queue` import nothing from candle, tokio or the clock.
 //! - The engine never sees text; the server never sees a tensor.
 //! - A sequence's tokens are the same alone, batched, chunked, preempted and on cached prefixes, bit for bit.
@@ -30,6 +31,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ledger;
 pub mod model;
 pub mod ops;

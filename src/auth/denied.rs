@@ -70,6 +70,15 @@ pub enum Reason {
         /// The most.
         limit: u64,
     },
+    /// What is left of a budget is reserved by requests of the caller that run, which may give some of it back.
+    BudgetReserved {
+        /// `day` or `month`.
+        period: &'static str,
+        /// The most tokens in that period.
+        limit: u64,
+    },
+    /// The server counts the limits of as many callers as it can.
+    TooManyCallers,
     /// A budget is spent, or can never cover the request.
     InsufficientQuota {
         /// `day` or `month`, or `minute` for a request that no minute can cover.
@@ -84,6 +93,7 @@ pub enum Reason {
 pub struct Denied {
     reason: Reason,
     detail: String,
+    step: Option<&'static str>,
 }
 
 impl Denied {
@@ -91,6 +101,24 @@ impl Denied {
         Self {
             reason,
             detail: detail.into(),
+            step: None,
+        }
+    }
+
+    /// The same, and at which step of the check it came.
+    pub(super) fn at(self, step: &'static str) -> Self {
+        Self {
+            step: self.step.or(Some(step)),
+            ..self
+        }
+    }
+
+    /// The same, of an address that has sent too many bad credentials and may come again after `retry_after`.
+    #[must_use]
+    pub fn too_many(self, retry_after: Duration) -> Self {
+        Self {
+            reason: Reason::TooManyFailures { retry_after },
+            ..self
         }
     }
 
@@ -120,8 +148,9 @@ impl Denied {
             Reason::TooManyFailures { .. }
             | Reason::RateLimit { .. }
             | Reason::Concurrency { .. }
+            | Reason::BudgetReserved { .. }
             | Reason::InsufficientQuota { .. } => 429,
-            Reason::AuthUnavailable => 503,
+            Reason::AuthUnavailable | Reason::TooManyCallers => 503,
             _ => 401,
         }
     }
@@ -136,9 +165,10 @@ impl Denied {
             | Reason::ModelNotAllowed => "permission_error",
             Reason::TooManyFailures { .. }
             | Reason::RateLimit { .. }
-            | Reason::Concurrency { .. } => "rate_limit_error",
+            | Reason::Concurrency { .. }
+            | Reason::BudgetReserved { .. } => "rate_limit_error",
             Reason::InsufficientQuota { .. } => "insufficient_quota",
-            Reason::AuthUnavailable => "server_error",
+            Reason::AuthUnavailable | Reason::TooManyCallers => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -164,7 +194,8 @@ impl Denied {
             Reason::TooManyFailures { .. } => "too_many_failures",
             Reason::ModelNotAllowed => "model_not_allowed",
             Reason::ParameterNotAllowed { .. } => "parameter_not_allowed",
-            Reason::RateLimit { .. } => "rate_limit_exceeded",
+            Reason::RateLimit { .. } | Reason::BudgetReserved { .. } => "rate_limit_exceeded",
+            Reason::TooManyCallers => "overloaded",
             Reason::Concurrency { .. } => "concurrency_limit_exceeded",
             Reason::InsufficientQuota { .. } => "insufficient_quota",
         }
@@ -228,6 +259,15 @@ impl Denied {
                 return Cow::Owned(format!(
                     "You may have {limit} completions at the same time, and have them."
                 ));
+            }
+            Reason::BudgetReserved { period, limit } => {
+                return Cow::Owned(format!(
+                    "What is left of your budget of {limit} tokens per {period} is reserved by requests of yours that \
+                     are running. Try again when they have ended."
+                ));
+            }
+            Reason::TooManyCallers => {
+                "The server is full: it counts the limits of too many callers."
             }
             Reason::InsufficientQuota { period, limit } => {
                 return Cow::Owned(format!(
@@ -294,13 +334,21 @@ impl Denied {
                 ("retry-after-ms", "10".into()),
             ],
             Reason::InsufficientQuota { .. } => vec![("x-should-retry", "false".into())],
-            Reason::Concurrency { .. } => again(Duration::from_secs(1)),
-            Reason::AuthUnavailable => again(Duration::from_secs(5)),
+            Reason::Concurrency { .. } | Reason::BudgetReserved { .. } => {
+                again(Duration::from_secs(1))
+            }
+            Reason::AuthUnavailable | Reason::TooManyCallers => again(Duration::from_secs(5)),
             Reason::RateLimit { retry_after, .. } | Reason::TooManyFailures { retry_after } => {
                 again(retry_after)
             }
             _ => Vec::new(),
         }
+    }
+
+    /// At which step a token failed before its signature was known to be good: `form`, `header`, `claims`, `issuer`,
+    /// `key` or `signature`. It quotes nothing, and is for logs alone.
+    pub fn step(&self) -> Option<&'static str> {
+        self.step
     }
 
     /// What really happened, for logs and `token verify`: never the token, never for the caller.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::FileError;
 
@@ -12,6 +13,8 @@ pub(super) struct KeyFile {
     path: PathBuf,
     pub bytes: Vec<u8>,
     mode: u32,
+    /// Unix second of its last change, where the file system knows it.
+    pub changed: Option<u64>,
 }
 
 impl KeyFile {
@@ -23,7 +26,9 @@ impl KeyFile {
         };
         let file = File::open(path).map_err(failed)?;
         // Asked of the open file, so that nobody can swap it between question and reading.
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
+        let about = file.metadata().map_err(failed)?;
+        let mode = about.permissions().mode();
+        let changed = about.modified().ok().and_then(unix_seconds);
         let mut bytes = Vec::new();
         file.take(MAX_BYTES + 1)
             .read_to_end(&mut bytes)
@@ -38,6 +43,7 @@ impl KeyFile {
             path: path.to_owned(),
             bytes,
             mode,
+            changed,
         })
     }
 
@@ -51,6 +57,11 @@ impl KeyFile {
             }),
         }
     }
+}
+
+fn unix_seconds(time: SystemTime) -> Option<u64> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 /// 64 KiB; an 8192-bit RSA key has 1.4 KiB.

@@ -10,22 +10,25 @@ use serde_json::{Map, Value};
 
 use super::denied::{Denied, quoted};
 use super::issuer::Issuer;
+use super::issuer::builtin::live::Live;
 use super::policy::{Explanation, Question};
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyError, PolicyStore, Revoked, Rights, Vocabulary,
-    credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyError, PolicyStore, RateLimits, Revoked, Rights,
+    Vocabulary, credential,
 };
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
 
-/// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
+/// Verifies who calls and admits them. Shared by all connections.
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
+    /// The built-in issuer's keys as they are now; `issuers` has it as it was at start.
+    builtin: Option<Live>,
     policy: Arc<PolicyStore>,
     limits: Arc<Limits>,
     revoked: Arc<Revoked>,
@@ -46,6 +49,7 @@ impl Gate {
         clock: Clock,
     ) -> Result<Self, GateError> {
         let mut issuers = HashMap::new();
+        let mut live = None;
         match builtin {
             Some(_) if !config.uses_builtin() => {
                 return Err(GateError::BuiltinBesideIssuers {
@@ -53,8 +57,10 @@ impl Gate {
                 });
             }
             Some(builtin) => {
-                let issuer = Issuer::builtin(&builtin);
+                let keys: Vec<_> = builtin.keys().cloned().collect();
+                let issuer = Issuer::of_builtin_keys(&keys);
                 issuers.insert(issuer.rules.issuer.clone(), issuer);
+                live = Some(Live::new(builtin, clock.clone(), Uptime::start()));
             }
             None if config.uses_builtin() => return Err(GateError::NoIssuer),
             None => {}
@@ -72,6 +78,7 @@ impl Gate {
         }
         Ok(Self {
             issuers,
+            builtin: live,
             policy: Arc::default(),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
             revoked: Arc::default(),
@@ -209,6 +216,11 @@ impl Gate {
         Ok(permit)
     }
 
+    /// Where `identity` stands with the limits of `rights`, for response headers.
+    pub fn standing(&self, identity: &Identity, rights: &Rights) -> RateLimits {
+        self.limits.standing(identity, rights)
+    }
+
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it.
     ///
     /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
@@ -217,13 +229,22 @@ impl Gate {
     /// # Errors
     /// A refusal whose [`Denied::detail`] says what is wrong.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, Denied> {
-        let token = Compact::split(token)?;
-        let header = Header::parse(&token.header)?;
+        let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
+        let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
         let claims = strict_json::object(&token.payload, MAX_DEPTH)
-            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
+            .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))
+            .map_err(|denied| denied.at("claims"))?;
         let issuer = self.issuer(&claims)?;
-        issuer.verify(&header, &token)?;
+        let live = self
+            .builtin
+            .as_ref()
+            .map(|builtin| builtin.for_key(header.key_id.as_deref()));
+        // Where there is a built-in issuer, there is no other.
+        let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
+        issuer
+            .verify(&header, &token)
+            .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
             header.key_id.as_deref().map(Arc::from),
@@ -234,7 +255,7 @@ impl Gate {
 
     /// The issuer that these claims name.
     fn issuer(&self, claims: &Map<String, Value>) -> Result<&Issuer, Denied> {
-        let name = claims::issuer(claims)?;
+        let name = claims::issuer(claims).map_err(|denied| denied.at("claims"))?;
         self.issuers.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
             Denied::token(format!(
@@ -242,6 +263,7 @@ impl Gate {
                 quoted(name),
                 list(&known)
             ))
+            .at("issuer")
         })
     }
 
@@ -250,6 +272,18 @@ impl Gate {
         let mut issuers: Vec<_> = self.issuers.values().map(Issuer::summary).collect();
         issuers.sort_by(|one, other| one.issuer.cmp(&other.issuer));
         issuers
+    }
+
+    /// The public halves of the built-in issuer's keys as a JWK set (RFC 7517); `None` where others make the tokens.
+    pub fn builtin_jwks(&self) -> Option<Value> {
+        self.builtin.as_ref().map(Live::jwks)
+    }
+
+    /// Looks now whether the built-in issuer has new keys; otherwise that happens within a second of their change.
+    pub fn reload_builtin(&self) {
+        if let Some(builtin) = &self.builtin {
+            builtin.reload();
+        }
     }
 
     /// The time by which it judges.

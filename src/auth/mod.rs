@@ -44,9 +44,9 @@ pub use error::{FileError, GateError, IssuerProblem, KeyError};
 pub use gate::Gate;
 pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::IssuerSummary;
-pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
+pub use issuer::builtin::{BuiltinError, BuiltinIssuer, IssuerKey};
 pub use issuer::mint::{MintError, MintRequest};
-pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
+pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyError, PolicyStore, Rights, Vocabulary, WhenShort};
 pub use revoked::{Revoked, Watched};
@@ -57,7 +57,7 @@ const MAX_DEPTH: usize = 16;
 /// What a row of the route table asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody: health probes only.
+    /// Anybody: health probes, and what one needs to get or to check a token.
     Public,
     /// Any verified identity.
     Verified,

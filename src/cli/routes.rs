@@ -11,11 +11,11 @@ pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
     for route in routes() {
         let (method, path) = (route.method, route.path);
         let asks = words(route.access);
-        writeln!(out, "{method:<6} {path:<24} {:<10} {asks}", route.name())?;
+        writeln!(out, "{method:<6} {path:<40} {:<12} {asks}", route.name())?;
     }
     Ok(writeln!(
         out,
-        "{:<6} {:<24} {:<10} {}",
+        "{:<6} {:<40} {:<12} {}",
         "*",
         "*",
         "",

@@ -1,4 +1,4 @@
-//! `mixgate token mint` and `mixgate token verify`: the logic; what is printed and how is the caller's business.
+//! `mixgate token mint`, `verify` and `keys`: the logic; what is printed and how is the caller's business.
 
 #[cfg(test)]
 mod tests;
@@ -6,6 +6,7 @@ mod tests;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::auth::{BuiltinIssuer, Gate, MintError, MintRequest, Reason};
 use crate::clock::Clock;
@@ -96,6 +97,38 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
         }
     });
     Ok(lines.join("\n"))
+}
+
+/// Lists the issuer's keys as of Unix second `now`: id, when it was made, and what it is good for.
+pub fn keys(issuer: &BuiltinIssuer, now: u64) -> String {
+    let mut lines = vec![format!("{:<43}  {:<20}  STATE", "KEY ID", "CREATED")];
+    for key in issuer.keys() {
+        let created = key.created().map_or_else(|| "-".to_owned(), utc);
+        let state = match key.retires() {
+            None => "signs".to_owned(),
+            Some(at) if key.verifies(now) => format!("verifies until {}", utc(at)),
+            Some(at) => format!("retired {}", utc(at)),
+        };
+        lines.push(format!("{:<43}  {created:<20}  {state}", key.key_id()));
+    }
+    lines.join("\n")
+}
+
+/// `2026-11-24T03:00:00Z`; `-` for a time that no calendar has.
+fn utc(unix_seconds: u64) -> String {
+    let seconds = i64::try_from(unix_seconds).ok();
+    match seconds.map(OffsetDateTime::from_unix_timestamp) {
+        Some(Ok(time)) => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            time.year(),
+            u8::from(time.month()),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        ),
+        _ => "-".to_owned(),
+    }
 }
 
 /// Parses `90s`, `15m`, `1h`, `12h` or `7d`. A bare number is refused: it could mean anything.

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use super::token::{self, MintArgs, TokenError};
 use super::{Failure, rooms};
+use crate::auth::BuiltinIssuer;
 use crate::clock::Clock;
 use crate::config::{Args, Config};
 
@@ -16,6 +17,11 @@ pub(super) enum TokenCommand {
     /// Say who a token is for, or why it fails
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(Verify),
+    /// Put a new signing key in place; the old one goes on verifying
+    #[command(after_long_help = ROTATE_EXAMPLES)]
+    Rotate(Rotate),
+    /// List the keys of this machine's own issuer
+    Keys,
 }
 
 /// What a token shall say.
@@ -43,6 +49,17 @@ pub(super) struct Verify {
     pub token: Option<String>,
 }
 
+/// What becomes of the key in use.
+#[derive(Debug, clap::Args)]
+pub(super) struct Rotate {
+    /// How long tokens of the old key are still taken
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub keep: String,
+    /// End all earlier keys now: every token minted so far is refused from then on
+    #[arg(long, conflicts_with = "keep")]
+    pub retire_now: bool,
+}
+
 /// Runs `mixgate token …`.
 pub(super) fn run(command: &TokenCommand, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(args)?;
@@ -57,17 +74,17 @@ pub(super) fn run(command: &TokenCommand, args: &Args, out: &mut dyn Write) -> R
             let gate = rooms::gate(&config, clock)?;
             token::verify(&token, &gate).map_err(refused)?
         }
+        TokenCommand::Rotate(typed) => rotate(typed, &config, &clock)?,
+        TokenCommand::Keys => {
+            has_own_issuer(&config)?;
+            token::keys(&rooms::builtin(&config)?, clock.unix_seconds())
+        }
     };
     Ok(writeln!(out, "{said}")?)
 }
 
 fn mint(typed: &Mint, config: &Config, clock: &Clock) -> Result<String, Failure> {
-    if config.has_issuers() {
-        return Err(Failure::new(
-            "the server believes configured issuers, so its own tokens are worthless",
-        )
-        .hint("ask your identity provider for a token"));
-    }
+    has_own_issuer(config)?;
     let args = MintArgs {
         subject: typed.sub.clone(),
         ttl: typed.ttl.clone(),
@@ -75,6 +92,28 @@ fn mint(typed: &Mint, config: &Config, clock: &Clock) -> Result<String, Failure>
         claims: typed.claims.clone(),
     };
     token::mint(&args, &rooms::builtin(config)?, clock).map_err(refused)
+}
+
+fn rotate(typed: &Rotate, config: &Config, clock: &Clock) -> Result<String, Failure> {
+    has_own_issuer(config)?;
+    let keep = match typed.retire_now {
+        true => None,
+        false => Some(token::parse_ttl(&typed.keep).map_err(refused)?),
+    };
+    let now = clock.unix_seconds();
+    let issuer = BuiltinIssuer::rotate(&config.auth.state_dir, keep, now)
+        .map_err(|error| Failure::of(&error).hint_if(error.hint()))?;
+    Ok(token::keys(&issuer, now))
+}
+
+fn has_own_issuer(config: &Config) -> Result<(), Failure> {
+    if config.has_issuers() {
+        return Err(Failure::new(
+            "the server believes configured issuers, so its own tokens are worthless",
+        )
+        .hint("ask your identity provider for a token"));
+    }
+    Ok(())
 }
 
 fn refused(error: TokenError) -> Failure {
@@ -105,3 +144,11 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   mixgate token verify <<< \"$TOKEN\"
   mixgate token verify --config /etc/mixgate/config.toml < token.txt";
+
+const ROTATE_EXAMPLES: &str = "\
+A running server takes up the new key by itself, within a second.
+
+Examples:
+  mixgate token rotate                       tokens of the old key are taken until they expire
+  mixgate token rotate --keep 1d
+  mixgate token rotate --retire-now          a key has leaked: no token minted so far is good any more";

@@ -172,6 +172,10 @@ impl Config {
                 shutdown_timeout: settings.shutdown_timeout,
                 ping_interval: settings.ping_interval.0,
                 max_connections: settings.max_connections.get(),
+                public_url: settings.public_url,
+                audit_subjects: settings.audit_subjects,
+                audit_denials_per_second: settings.audit_denials_per_second.0,
+                max_failures_per_minute: settings.max_failures_per_minute.0,
             },
             auth: AuthSettings {
                 gate: layers.auth()?,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::env::Env;
 use super::layers::Layers;
 use super::model::Model;
-use super::value::{ByteSize, LogFilter, LogFormat, Percent, Period, TomlKind, Value};
+use super::value::{ByteSize, Count, LogFilter, LogFormat, Percent, Period, TomlKind, Value};
 use crate::engine::SchedulingPolicy;
+use crate::server::{PublicUrl, SubjectNames};
 
 /// What is known about a setting before anybody gave it a value.
 #[derive(Debug)]
@@ -264,7 +265,13 @@ settings! {
     /// Most connections open at the same time
     max_connections: NonZeroUsize { group: Server, value: "N", default: DefaultValue::Is("1024"), short: false }
 
-    /// Folder of the built-in issuer's key
+    /// Origin by which callers reach this server, such as https://llm.example.com
+    /// Challenges and /.well-known/oauth-protected-resource name it. Without it, the metadata repeats a plain Host.
+    public_url: Option<PublicUrl> {
+        group: Server, value: "URL", default: DefaultValue::Unset("none"), short: false
+    }
+
+    /// Folder of the built-in issuer's keys
     state_dir: PathBuf {
         group: Auth, value: "DIR", default: DefaultValue::Found("~/.local/state/mixgate", state_dir), short: true
     }
@@ -279,6 +286,18 @@ settings! {
     policy_file: Option<PathBuf> {
         group: Auth, value: "FILE", default: DefaultValue::Unset("everybody may do what its scopes say"), short: false
     }
+
+    /// Bad credentials of one address in a minute; beyond it they hear 429
+    /// Good credentials from the same address are never refused for it. IPv6 addresses count by /64.
+    max_failures_per_minute: Count { group: Auth, value: "N", default: DefaultValue::Is("120"), short: false }
+
+    /// How logs name a caller: a hash of issuer and subject, or the subject as it is
+    audit_subjects: SubjectNames {
+        group: Logging, value: "hash|clear", default: DefaultValue::Is("hash"), short: false
+    }
+
+    /// Most denials logged in one second; the rest are counted
+    audit_denials_per_second: Count { group: Logging, value: "N", default: DefaultValue::Is("20"), short: false }
 
     /// Shape of log lines: auto is pretty on a terminal, json otherwise
     log_format: LogFormat { group: Logging, value: "auto|pretty|json", default: DefaultValue::Is("auto"), short: false }

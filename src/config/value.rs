@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::SchedulingPolicy;
+use crate::server::{PublicUrl, SubjectNames};
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,10 @@ pub(super) struct Period(pub Duration);
 /// A part of a whole, 1 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Percent(pub u8);
+
+/// A number of things, 1 or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count(pub u32);
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +228,51 @@ impl Value for Percent {
 
     fn toml(&self) -> String {
         self.0.to_string()
+    }
+}
+
+impl Value for Count {
+    const WANTED: &'static str = "a whole number from 1";
+    const KINDS: &'static [TomlKind] = &[TomlKind::Integer];
+
+    fn parse(text: &str) -> Option<Self> {
+        let count = digits(text)?.parse().ok()?;
+        (count > 0).then_some(Self(count))
+    }
+
+    fn toml(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Value for PublicUrl {
+    const WANTED: &'static str = "an origin such as https://llm.example.com, without a path";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn toml(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+impl Value for SubjectNames {
+    const WANTED: &'static str = "hash or clear";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "hash" => Some(Self::Hash),
+            "clear" => Some(Self::Clear),
+            _ => None,
+        }
+    }
+
+    fn toml(&self) -> String {
+        quoted(match self {
+            Self::Hash => "hash",
+            Self::Clear => "clear",
+        })
     }
 }
 

@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::auth::Gate;
-use crate::clock::Clock;
+use crate::clock::{Clock, Uptime};
 use crate::engine::Engine;
 use crate::ledger::Ledger;
 use crate::text::TextModel;
 
+use super::audit::{SubjectNames, Throttles};
+use super::failures::Failures;
 use super::in_flight::InFlight;
+use super::metadata::PublicUrl;
 use super::metrics::Metrics;
 
 /// The parts that a server stands on.
@@ -82,6 +85,14 @@ pub struct ServerConfig {
     pub ping_interval: Duration,
     /// Connections served at the same time; more wait in the operating system's backlog.
     pub max_connections: usize,
+    /// The origin by which callers reach it, for challenges and metadata.
+    pub public_url: Option<PublicUrl>,
+    /// How logs name a subject.
+    pub audit_subjects: SubjectNames,
+    /// Denials that are written to the audit in one second, of known and of unknown callers each.
+    pub audit_denials_per_second: u32,
+    /// Bad credentials of one address, at once and in a minute, before it hears 429 for the next one.
+    pub max_failures_per_minute: u32,
 }
 
 impl Default for ServerConfig {
@@ -96,6 +107,10 @@ impl Default for ServerConfig {
             shutdown_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_connections: 1024,
+            public_url: None,
+            audit_subjects: SubjectNames::Hash,
+            audit_denials_per_second: 20,
+            max_failures_per_minute: 120,
         }
     }
 }
@@ -105,6 +120,8 @@ pub(super) struct Shared {
     pub(super) app: App,
     pub(super) config: ServerConfig,
     pub(super) metrics: Metrics,
+    pub(super) failures: Failures,
+    pub(super) throttles: Throttles,
     pub(super) in_flight: InFlight,
     /// Prompts tokenised at the same time: one per core. Each may take a second and hundreds of megabytes.
     pub(super) tokenising: Arc<Semaphore>,
@@ -114,7 +131,10 @@ impl Shared {
     pub(super) fn new(config: ServerConfig, app: App) -> Self {
         let metrics =
             Metrics::new(&app.model, app.engine.clone()).with_policy(app.gate.policy().clone());
+        let uptime = Uptime::start();
         Self {
+            failures: Failures::new(config.max_failures_per_minute, uptime.clone()),
+            throttles: Throttles::new(config.audit_denials_per_second, &uptime),
             app,
             config,
             metrics,

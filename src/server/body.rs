@@ -39,7 +39,7 @@ impl FromRequest<Arc<Shared>> for JsonBody {
 }
 
 /// Bytes to JSON.
-fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| ApiError::invalid_utf8(error.valid_up_to()))?;
     if text.trim_ascii().is_empty() {

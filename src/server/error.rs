@@ -12,10 +12,13 @@
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
 //! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
+//! | 429 | `insufficient_quota` | a token budget ran out while a stream ran: an event at its end |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
 
 mod engine;
+
+use std::sync::Arc;
 
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -36,6 +39,8 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     headers: Option<Box<HeaderMap>>,
+    /// What the gate said, for the audit.
+    denied: Option<Arc<Denied>>,
 }
 
 impl ApiError {
@@ -52,6 +57,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             headers: None,
+            denied: None,
         }
     }
 
@@ -284,6 +290,7 @@ impl From<Denied> for ApiError {
             message: denied.message().into_owned(),
             param: denied.param().map(str::to_owned),
             headers: Some(Box::new(headers)),
+            denied: Some(Arc::new(denied)),
         }
     }
 }
@@ -303,6 +310,9 @@ impl IntoResponse for ApiError {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(extra) = self.headers {
             headers.extend(*extra);
+        }
+        if let Some(denied) = self.denied {
+            response.extensions_mut().insert(denied);
         }
         response
     }

@@ -17,9 +17,10 @@ use tower::ServiceExt;
 use crate::auth::{Caller, Identity, Rights};
 
 use super::app::Shared;
+use super::audit::method_label;
 use super::peer::Peer;
 use super::request_id::{Arrival, X_REQUEST_ID};
-use super::{Answered, ApiError, is_public, refused};
+use super::{Answered, ApiError, audit, is_public, metadata, refused, row_of};
 
 /// Answers one request, come what may.
 pub(super) async fn answer(
@@ -30,7 +31,9 @@ pub(super) async fn answer(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let arrival = Arrival::new(&parts.headers);
-    let method = parts.method.clone();
+    let method = method_label(&parts.method);
+    let row = row_of(parts.uri.path());
+    let mut audit = audit::Entry::new(shared, &arrival, method, row, peer.address);
     parts.extensions.insert(arrival.clone());
 
     let (subject, mut response) = match identify(shared, &peer, &parts).await {
@@ -38,6 +41,7 @@ pub(super) async fn answer(
         Ok(known) => {
             let (identity, rights) = known.unzip();
             if let Some((identity, rights)) = identity.clone().zip(rights.clone()) {
+                audit.known(&identity, &rights);
                 parts.extensions.insert::<Arc<Identity>>(identity);
                 parts.extensions.insert::<Arc<Rights>>(rights);
             }
@@ -49,7 +53,9 @@ pub(super) async fn answer(
             (identity, response)
         }
     };
+    audit.answered(&response);
 
+    metadata::point_to(shared, response.headers_mut());
     if let Ok(id) = HeaderValue::from_str(&arrival.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
@@ -59,9 +65,10 @@ pub(super) async fn answer(
         .map_or("none", |answered| answered.0);
     shared
         .metrics
-        .answered(handler, method_label(&method), response.status().as_u16());
-    if !arrival.log_line_taken() {
-        log(&arrival, handler, &method, subject.as_deref(), &response);
+        .answered(handler, method, response.status().as_u16());
+    if !arrival.log_line_taken() && !audit.is_denial() {
+        let subject = subject.map(|identity| shared.config.audit_subjects.of(&identity));
+        log(&arrival, handler, method, subject.as_deref(), &response);
     }
     response
 }
@@ -72,7 +79,7 @@ async fn identify(
     peer: &Peer,
     request: &Parts,
 ) -> Result<Option<(Arc<Identity>, Arc<Rights>)>, ApiError> {
-    if is_public(&request.method, request.uri.path()) {
+    if is_public(&request.method, request.uri.path()) && metadata::applies(shared, request) {
         return Ok(None);
     }
     let gate = &shared.app.gate;
@@ -85,7 +92,7 @@ async fn identify(
         Ok(identity) => gate
             .rights(&identity, caller.address)
             .map(|rights| (identity, rights)),
-        Err(denied) => Err(denied),
+        Err(denied) => Err(shared.failures.judge(peer.address, denied)),
     };
     known.map(Some).map_err(|denied| refused(shared, denied))
 }
@@ -116,15 +123,8 @@ async fn route(router: Router, request: Request<Body>) -> Response {
     }
 }
 
-fn log(
-    arrival: &Arrival,
-    handler: &str,
-    method: &Method,
-    subject: Option<&Identity>,
-    response: &Response,
-) {
+fn log(arrival: &Arrival, handler: &str, method: &str, subject: Option<&str>, response: &Response) {
     let (request_id, status) = (&*arrival.id, response.status().as_u16());
-    let (subject, method) = (subject.map(Identity::subject), method_label(method));
     let total_ms = arrival.at.elapsed().as_millis() as u64;
     // Probes come every few seconds and say nothing new.
     if is_public(&Method::GET, handler) {
@@ -146,19 +146,5 @@ fn log(
             total_ms,
             "request answered"
         );
-    }
-}
-
-/// Callers invent methods; metric labels must stay few.
-fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "HEAD" => "HEAD",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "OTHER",
     }
 }

@@ -5,16 +5,20 @@
 //! and ends them.
 
 mod app;
+mod audit;
 mod body;
 mod chat;
 mod error;
+mod failures;
 mod front;
 mod health;
 mod in_flight;
 mod listener;
+mod metadata;
 mod metrics;
 mod models;
 mod peer;
+mod rate_limits;
 mod request_id;
 mod stream;
 #[cfg(test)]
@@ -33,9 +37,13 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Denied, Identity, Rights, Vocabulary};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
+pub use audit::SubjectNames;
+#[doc(hidden)]
+pub use chat::fuzz_chat_request;
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
 pub use error::ApiError;
 pub use listener::{Server, ServerError};
+pub use metadata::PublicUrl;
 
 use app::Shared;
 
@@ -77,10 +85,10 @@ pub fn vocabulary() -> Vocabulary {
 /// The route table: all that this server answers. Whatever is not in it asks for a verified identity, then says 404
 /// or 405.
 pub fn routes() -> &'static [Route] {
-    &ROUTES
+    ROUTES
 }
 
-static ROUTES: [Route; 8] = [
+static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/livez",
@@ -100,8 +108,20 @@ static ROUTES: [Route; 8] = [
         handler: || get(health::ready),
     },
     Route {
+        method: "GET",
+        path: metadata::RESOURCE_PATH,
+        access: Access::Public,
+        handler: || get(metadata::protected_resource),
+    },
+    Route {
+        method: "GET",
+        path: metadata::JWKS_PATH,
+        access: Access::Public,
+        handler: || get(metadata::jwks),
+    },
+    Route {
         method: "POST",
-        path: "/v1/chat/completions",
+        path: CHAT,
         access: Access::Scope("chat"),
         handler: || post(chat::complete),
     },
@@ -132,6 +152,17 @@ static ROUTES: [Route; 8] = [
     },
 ];
 
+const CHAT: &str = "/v1/chat/completions";
+
+/// The row whose path this is, by whatever method; `none` for no row.
+fn row_of(path: &str) -> &'static str {
+    let fits = |row: &&Route| match row.path.split_once('{') {
+        None => row.path == path,
+        Some((start, _)) => path.len() > start.len() && path.starts_with(start),
+    };
+    ROUTES.iter().find(fits).map_or("none", |row| row.path)
+}
+
 /// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
 /// protected.
 fn is_public(method: &Method, path: &str) -> bool {
@@ -145,7 +176,7 @@ fn is_public(method: &Method, path: &str) -> bool {
 /// The table as an axum router. [`front::answer`] stands before it and has verified the caller by then.
 fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
-    for row in &ROUTES {
+    for row in ROUTES {
         let guarded = (row.handler)().route_layer(from_fn_with_state((shared.clone(), row), guard));
         router = router.route(row.path, guarded);
     }
@@ -176,6 +207,7 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let caller = rate_limits::caller(&request);
     let identity = request.extensions().get::<Arc<Identity>>();
     let known = identity.zip(request.extensions().get::<Arc<Rights>>());
     let allowed = match (row.access, known) {
@@ -192,6 +224,10 @@ async fn guard(
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    if let (CHAT, Some((identity, rights))) = (row.path, caller) {
+        let standing = shared.app.gate.standing(&identity, &rights);
+        rate_limits::write(standing, response.headers_mut());
+    }
     response.extensions_mut().insert(Answered(row.path));
     response
 }

@@ -1,13 +1,22 @@
 use super::*;
 
 #[test]
-fn only_the_health_probes_are_public() {
+fn public_are_the_probes_and_what_one_needs_to_get_a_token() {
     let public: Vec<&str> = routes()
         .iter()
         .filter(|row| row.access == Access::Public)
         .map(|row| row.path)
         .collect();
-    assert_eq!(public, ["/livez", "/readyz", "/health"]);
+    assert_eq!(
+        public,
+        [
+            "/livez",
+            "/readyz",
+            "/health",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/jwks.json"
+        ]
+    );
 }
 
 #[test]
@@ -24,6 +33,9 @@ fn public_means_the_literal_path_and_method_of_the_table() {
         (Method::GET, "/livez/../v1/models"),
         (Method::GET, "/v1/models"),
         (Method::GET, "/metrics"),
+        (Method::GET, "/.well-known/jwks.json/"),
+        (Method::GET, "/.well-known/"),
+        (Method::GET, "/.well-known/oauth-protected-resource/v1"),
         (Method::GET, "/"),
     ] {
         assert!(!is_public(&method, path), "{method} {path}");
@@ -42,5 +54,19 @@ fn no_row_hides_another() {
             row.method,
             row.path
         );
+    }
+}
+
+#[test]
+fn a_path_belongs_to_one_row_or_none() {
+    for (path, row) in [
+        ("/livez", "/livez"),
+        ("/v1/models", "/v1/models"),
+        ("/v1/models/a/b", "/v1/models/{*id}"),
+        ("/v1/models/", "none"),
+        ("/v1/modelsx", "none"),
+        ("/", "none"),
+    ] {
+        assert_eq!(row_of(path), row, "{path}");
     }
 }

@@ -14,7 +14,7 @@ async fn send(house: &House, method: &str, path: &str, token: Option<&str>) -> r
 }
 
 #[tokio::test]
-async fn every_row_but_the_health_probes_is_401_without_a_token() {
+async fn every_row_that_is_not_public_is_401_without_a_token() {
     let house = House::open().await;
     for row in routes() {
         let response = send(&house, row.method, &row.path.replace("{*id}", "x"), None).await;
@@ -50,6 +50,9 @@ async fn what_is_not_in_the_table_is_401_too_without_a_token() {
         ("GET", "/v1/chat/completions"),
         ("DELETE", "/v1/models/x"),
         ("GET", "/.well-known/x"),
+        ("POST", "/.well-known/jwks.json"),
+        ("GET", "/.well-known/jwks.json/"),
+        ("GET", "/.well-known/oauth-protected-resource/v1"),
         ("POST", "/tokenize"),
         ("POST", "/invocations"),
         ("FROB", "/metrics"),

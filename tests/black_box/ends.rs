@@ -7,7 +7,7 @@ use mixgate::auth::{Identity, Meter, Revocation, TokensUsed};
 use mixgate::engine::EngineConfig;
 use serde_json::{Value, json};
 
-use super::harness::{House, Plan, error_of, logs, refusal, within};
+use super::harness::{House, Plan, error_of, log_line, refusal, within};
 use super::streaming::events;
 
 /// Writes down what it hears.
@@ -87,7 +87,7 @@ async fn a_request_over_its_time_is_504_and_not_to_be_sent_again() {
     let refused = refusal(response).await;
     assert_eq!(refused, (504, "deadline_exceeded".to_owned(), None));
     house.idle().await;
-    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 1, 0]);
+    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 1, 0, 0]);
     assert_books_agree(&house, &ledger, 1);
 }
 
@@ -109,13 +109,7 @@ async fn a_stream_over_its_time_ends_with_an_error_event() {
     assert_eq!(events.iter().filter(ends).count(), 0);
     house.idle().await;
     assert_books_agree(&house, &ledger, 2);
-    let text = || String::from_utf8(logs().lock().unwrap().clone()).unwrap();
-    house
-        .eventually("the log line", || text().contains("late-stream"))
-        .await;
-    let text = text();
-    let line = text.lines().find(|line| line.contains("late-stream"));
-    let line = line.unwrap();
+    let line = log_line(&house, "late-stream").await;
     assert!(line.contains("finish=\"deadline_exceeded\""), "{line}");
     assert!(line.contains("status=504"), "{line}");
 }
@@ -157,7 +151,7 @@ async fn a_revoked_request_is_403_if_nothing_was_sent_yet() {
     let refused = refusal(response).await;
     assert_eq!(refused, (403, "access_revoked".to_owned(), None));
     house.idle().await;
-    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 0, 1]);
+    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 0, 1, 0]);
     // Another permit of the same caller is another matter.
     assert_eq!(house.chat(json!({"max_tokens": 1})).await.status(), 200);
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, Policy, Vocabulary};
+use mixgate::auth::{
+    AuthConfig, BuiltinIssuer, Gate, Limits, Meter, MintRequest, Policy, Rights, Vocabulary,
+};
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
@@ -20,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use super::common::{PATIENCE, error_of, raw_json, refusal, within};
+use super::common::{is_leak_check, said_by_a_server, secret};
 use super::parrot::{Brake, Parrot};
 
 /// What the parrot says; one token per byte.
@@ -37,6 +40,8 @@ pub struct Plan {
     /// The text of a policy file; empty: none.
     pub policy: String,
     pub meter: Option<Arc<dyn Meter>>,
+    /// Everybody's.
+    pub rights: Option<Rights>,
 }
 
 impl Default for Plan {
@@ -62,6 +67,7 @@ impl Default for Plan {
             pace: Duration::ZERO,
             policy: String::new(),
             meter: None,
+            rights: None,
         }
     }
 }
@@ -72,6 +78,7 @@ pub struct House {
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
+    pub limits: Arc<Limits>,
     issuer: BuiltinIssuer,
     clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -86,6 +93,7 @@ impl House {
     pub async fn with(plan: Plan) -> Self {
         logs();
         let (app, brake, issuer) = app(&plan);
+        let limits = app.gate.limits().clone();
         let (engine, clock) = (app.engine.clone(), app.clock.clone());
         let server = Server::bind(plan.server, app).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -98,6 +106,7 @@ impl House {
                 .unwrap(),
             engine,
             brake,
+            limits,
             issuer,
             clock,
             stop: Some(stop),
@@ -132,9 +141,8 @@ impl House {
             scopes: scopes.to_owned(),
             claims: tenant.into_iter().collect(),
         };
-        self.issuer
-            .mint(&request, self.clock.unix_seconds())
-            .unwrap()
+        let token = self.issuer.mint(&request, self.clock.unix_seconds());
+        secret(token.unwrap())
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
@@ -286,6 +294,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }
+    if let Some(rights) = &plan.rights {
+        gate = gate.with_policy(Policy::constant(rights.clone()));
+    }
     let model = ModelCard {
         id: MODEL.to_owned(),
         created: 1,
@@ -309,7 +320,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
 }
 
 pub fn chat_body(fields: Value) -> Value {
-    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "When do I sow carrots?"}]});
+    // What is asked is as secret as who asks.
+    let question = secret("When do I sow carrots?".to_owned());
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": question}]});
     body.as_object_mut()
         .unwrap()
         .extend(fields.as_object().unwrap().clone());
@@ -320,8 +333,13 @@ pub fn chat_body(fields: Value) -> Value {
 pub fn logs() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(|| {
+        let level = if is_leak_check() {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::INFO
+        };
         tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(|| Log)
             .init();
@@ -329,10 +347,30 @@ pub fn logs() -> &'static Mutex<Vec<u8>> {
     })
 }
 
+/// The line that the request of this id has left when it was over; the audit's is another.
+pub async fn log_line(house: &House, id: &str) -> String {
+    let found = || {
+        let text = String::from_utf8(logs().lock().unwrap().clone()).unwrap();
+        let lines = text.lines().filter(|line| line.contains(id));
+        let lines: Vec<_> = lines
+            .filter(|line| !line.contains("mixgate::audit"))
+            .map(str::to_owned)
+            .collect();
+        lines
+    };
+    house
+        .eventually("the log line", || !found().is_empty())
+        .await;
+    let mut lines = found();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
 struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        said_by_a_server(&String::from_utf8_lossy(bytes));
         Write::write(&mut *logs().lock().unwrap(), bytes)
     }
 

@@ -12,6 +12,7 @@ mod common;
 mod ends;
 mod harness;
 mod lifecycle;
+mod metadata;
 mod observe;
 mod parrot;
 mod policy;

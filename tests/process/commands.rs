@@ -126,7 +126,7 @@ fn the_configuration_in_force_says_where_each_value_comes_from() {
 }
 
 #[test]
-fn the_route_table_is_printed_and_only_probes_are_public() {
+fn the_route_table_is_printed_and_says_what_is_public() {
     let said = Home::new().run(&["routes"]);
     assert_eq!((said.code, &*said.stderr), (Some(0), ""));
     let rows: Vec<Vec<&str>> = said
@@ -139,7 +139,16 @@ fn the_route_table_is_printed_and_only_probes_are_public() {
         .filter(|row| row[2] == "public")
         .map(|row| row[1])
         .collect();
-    assert_eq!(public, ["/livez", "/readyz", "/health"]);
+    assert_eq!(
+        public,
+        [
+            "/livez",
+            "/readyz",
+            "/health",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/jwks.json"
+        ]
+    );
     let chat = "a token with scope chat".split(' ');
     let chat: Vec<&str> = ["POST", "/v1/chat/completions"]
         .into_iter()

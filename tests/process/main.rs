@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Outside of test functions clippy does not know that this is all test.
 
 mod abuse;
+mod audit;
 mod bench;
 mod commands;
 #[path = "../common/mod.rs"]

@@ -57,6 +57,9 @@ async fn a_policy_is_in_force_as_soon_as_its_file_changes_and_a_wrong_one_never(
         "{line}"
     );
     assert!(said.stderr.contains("a new policy is in force"));
+    let is_of_rule =
+        |line: &&str| line.contains("mixgate::audit") && line.contains(r#""rule":"all""#);
+    assert!(said.stderr.lines().any(|line| is_of_rule(&line)));
 }
 
 #[tokio::test]

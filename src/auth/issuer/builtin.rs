@@ -2,6 +2,12 @@
 //!
 //! Whoever can read its file can be anybody, so it lives in one file of mode 0600 in a folder of mode 0700 and never
 //! leaves the machine. Its tokens are worthless to a server that has issuers configured.
+//!
+//! A rotation puts a new key in the file's place and the old one's public half beside it, where it verifies until it
+//! retires ([`rotation`]); a running server follows within a second ([`live`]).
+
+pub(in crate::auth) mod live;
+mod rotation;
 
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -17,6 +23,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, EncodingKey};
+use serde_json::{Value, json};
 
 use crate::auth::files::KeyFile;
 use crate::auth::{FileError, key::pem};
@@ -25,8 +32,72 @@ use crate::auth::{FileError, key::pem};
 #[derive(Clone)]
 pub struct BuiltinIssuer {
     signing: EncodingKey,
-    public: [u8; 32],
+    current: IssuerKey,
+    /// Replaced by now, oldest first; some may have retired since they were read.
+    earlier: Vec<IssuerKey>,
+    /// `None`: in memory only.
+    folder: Option<PathBuf>,
+}
+
+/// The public half of one of the built-in issuer's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerKey {
     key_id: String,
+    public: [u8; 32],
+    created: Option<u64>,
+    retires: Option<u64>,
+}
+
+impl IssuerKey {
+    fn new(public: [u8; 32], created: Option<u64>, retires: Option<u64>) -> Self {
+        // RFC 7638 §3: the required members in lexicographic order, without white space.
+        let canonical = format!(
+            r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
+            URL_SAFE_NO_PAD.encode(public)
+        );
+        Self {
+            key_id: URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes())),
+            public,
+            created,
+            retires,
+        }
+    }
+
+    /// What tokens name it by: the RFC 7638 thumbprint.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// When it was made, in Unix seconds, if that is known.
+    pub fn created(&self) -> Option<u64> {
+        self.created
+    }
+
+    /// When it stops to verify, in Unix seconds; `None` for the key that signs.
+    pub fn retires(&self) -> Option<u64> {
+        self.retires
+    }
+
+    /// Whether tokens that it signed are still taken at Unix second `now`.
+    pub fn verifies(&self, now: u64) -> bool {
+        self.retires.is_none_or(|at| now < at)
+    }
+
+    /// As others may have it, to verify tokens that were minted here.
+    pub fn jwk(&self) -> Value {
+        json!({
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": URL_SAFE_NO_PAD.encode(self.public),
+            "use": "sig",
+            "alg": "EdDSA",
+            "kid": self.key_id,
+        })
+    }
+
+    pub(in crate::auth) fn verifying_key(&self) -> DecodingKey {
+        DecodingKey::from_ed_der(&self.public)
+    }
 }
 
 impl BuiltinIssuer {
@@ -35,7 +106,7 @@ impl BuiltinIssuer {
     /// The `aud` of its tokens.
     pub const AUDIENCE: &str = AUDIENCE;
     /// The longest life of its tokens, 30 days: enough for a benchmark or a notebook, too short to be forgotten in a
-    /// configuration file for years. There is no revocation but to delete the key.
+    /// configuration file for years. What leaked ends sooner by `mixgate revoke` or [`BuiltinIssuer::rotate`].
     pub const MAX_TTL: Duration = MAX_TTL;
 
     /// Loads the key from `state_dir`, or makes it there first.
@@ -67,16 +138,27 @@ impl BuiltinIssuer {
             });
         }
         let path = Self::key_file(state_dir);
-        match KeyFile::read(&path) {
-            Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                create(state_dir, &path).map_err(|source| BuiltinError::Write {
-                    path: path.clone(),
-                    source,
-                })?;
-                Self::from_file(KeyFile::read(&path)?, &path)
+        match Self::load(state_dir) {
+            Err(BuiltinError::File(FileError::Read { source, .. }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                create(state_dir, &path).map_err(|source| BuiltinError::Write { path, source })?;
+                Self::load(state_dir)
             }
-            file => Self::from_file(file?, &path),
+            loaded => loaded,
         }
+    }
+
+    /// Loads the keys that are in `state_dir`.
+    fn load(state_dir: &Path) -> Result<Self, BuiltinError> {
+        let path = Self::key_file(state_dir);
+        // In this order, and a rotation writes in the other: whoever reads the new key finds the old one beside it.
+        let issuer = Self::from_file(KeyFile::read(&path)?, &path)?;
+        Ok(Self {
+            earlier: rotation::earlier(state_dir)?,
+            folder: Some(state_dir.to_owned()),
+            ..issuer
+        })
     }
 
     /// Where the key lives within `state_dir`.
@@ -91,17 +173,21 @@ impl BuiltinIssuer {
         ))
     }
 
-    /// The id of its key: the RFC 7638 thumbprint.
+    /// The id of the key that signs: the RFC 7638 thumbprint.
     pub fn key_id(&self) -> &str {
-        &self.key_id
+        &self.current.key_id
+    }
+
+    /// Its keys: the one that signs, then the earlier ones, newest first, retired ones included.
+    pub fn keys(&self) -> impl Iterator<Item = &IssuerKey> {
+        let current = &self.current;
+        // A rotation that was cut off may have written down as replaced the key that still signs.
+        let earlier = self.earlier.iter().rev();
+        std::iter::once(current).chain(earlier.filter(|key| key.key_id != current.key_id))
     }
 
     pub(in crate::auth) fn signing_key(&self) -> &EncodingKey {
         &self.signing
-    }
-
-    pub(in crate::auth) fn verifying_key(&self) -> DecodingKey {
-        DecodingKey::from_ed_der(&self.public)
     }
 
     fn from_file(file: KeyFile, path: &Path) -> Result<Self, BuiltinError> {
@@ -111,9 +197,12 @@ impl BuiltinIssuer {
         };
         let text = std::str::from_utf8(&file.bytes).map_err(|_| broken())?;
         match pem::decode(text) {
-            Ok(("PRIVATE KEY", der)) => Ok(Self::from_pair(
-                &Ed25519KeyPair::from_pkcs8(&der).map_err(|_| broken())?,
-            )),
+            Ok(("PRIVATE KEY", der)) => {
+                let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| broken())?;
+                let mut issuer = Self::from_pair(&pair);
+                issuer.current.created = file.changed;
+                Ok(issuer)
+            }
             _ => Err(broken()),
         }
     }
@@ -121,15 +210,11 @@ impl BuiltinIssuer {
     fn from_pair(pair: &Ed25519KeyPair) -> Self {
         let mut public = [0; 32];
         public.copy_from_slice(pair.public_key().as_ref());
-        // RFC 7638 §3: the required members in lexicographic order, without white space.
-        let canonical = format!(
-            r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
-            URL_SAFE_NO_PAD.encode(public)
-        );
         Self {
             signing: EncodingKey::from_ed_der(&private_der(pair)),
-            public,
-            key_id: URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes())),
+            current: IssuerKey::new(public, None, None),
+            earlier: Vec::new(),
+            folder: None,
         }
     }
 }
@@ -137,7 +222,7 @@ impl BuiltinIssuer {
 impl fmt::Debug for BuiltinIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuiltinIssuer")
-            .field("key_id", &self.key_id)
+            .field("key_id", &self.current.key_id)
             .finish_non_exhaustive()
     }
 }
@@ -153,34 +238,44 @@ fn private_der(pair: &Ed25519KeyPair) -> Vec<u8> {
 /// Writes a new key to `path`, unless another process was faster.
 ///
 /// The file is complete before it has its name, and `link` refuses a name that is taken: no reader ever sees half a key
-/// and no writer ever replaces one.
+/// and no start ever replaces one.
 fn create(state_dir: &Path, path: &Path) -> io::Result<()> {
-    let no_randomness = |_| io::Error::other("the system gave no random bytes");
-    let pair = Ed25519KeyPair::generate().map_err(no_randomness)?;
-    let mut name = [0; 12];
-    rand::fill(&mut name).map_err(no_randomness)?;
-    let draft = state_dir.join(format!(".issuer.{}", URL_SAFE_NO_PAD.encode(name)));
-    let written = write_draft(
-        &draft,
-        pem::encode("PRIVATE KEY", &private_der(&pair)).as_bytes(),
-    );
-    let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
+    let draft = write_draft(state_dir, &new_key()?)?;
+    let linked = match fs::hard_link(&draft, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
-    });
+    };
     // A draft that stays behind does no harm; a failed start must not hide its own reason.
     let _ = fs::remove_file(&draft);
     linked
 }
 
-fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A new private key in PEM.
+fn new_key() -> io::Result<Vec<u8>> {
+    let pair = Ed25519KeyPair::generate().map_err(no_randomness)?;
+    Ok(pem::encode("PRIVATE KEY", &private_der(&pair)).into_bytes())
+}
+
+/// Writes `bytes` to a file that only its owner can read and that has no name to others yet.
+fn write_draft(state_dir: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let mut name = [0; 12];
+    rand::fill(&mut name).map_err(no_randomness)?;
+    let draft = state_dir.join(format!(".issuer.{}", URL_SAFE_NO_PAD.encode(name)));
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+        .open(&draft)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    Ok(draft)
+}
+
+fn no_randomness<E>(_: E) -> io::Error {
+    io::Error::other("the system gave no random bytes")
 }
 
 pub(in crate::auth) const ISSUER: &str = "mixgate:local";
@@ -215,6 +310,28 @@ pub enum BuiltinError {
         /// Which file.
         path: PathBuf,
     },
+    /// A list of earlier keys that holds something else.
+    #[error("{} is not the built-in issuer's list of earlier keys", path.display())]
+    BrokenList {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// More rotations than the list of earlier keys has room for.
+    #[error("{given} earlier keys still verify, at most {limit} may")]
+    TooManyKeys {
+        /// How many do.
+        given: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// An earlier key would outlive every token that it can have signed.
+    #[error("the earlier key would verify for {given} s more, 1 s to {limit} s are possible")]
+    Keep {
+        /// Seconds asked for.
+        given: u64,
+        /// Most seconds.
+        limit: u64,
+    },
     /// The system's random source.
     #[error("the system gave no random bytes")]
     NoRandomness,
@@ -231,6 +348,13 @@ impl BuiltinError {
             }
             Self::Broken { .. } => {
                 Some("move the file away: a new key is made, and tokens of the old one end")
+            }
+            Self::BrokenList { .. } => Some(
+                "move the file away: tokens of earlier keys end, those of the key in use do not",
+            ),
+            Self::TooManyKeys { .. } => Some("wait until some retire, or drop them: --retire-now"),
+            Self::Keep { .. } => {
+                Some("the longest token lives 30d; --retire-now ends the earlier keys at once")
             }
             Self::NoRandomness => None,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use self::builtin::BuiltinIssuer;
+use self::builtin::IssuerKey;
 use crate::auth::denied::{Denied, quoted};
 use crate::auth::key::LoadedKey;
 use crate::auth::token::claims::{ABSENT, ClaimRules, is_plain, list};
@@ -90,13 +90,16 @@ impl Issuer {
         })
     }
 
-    /// The rules for tokens that this server minted itself.
-    pub fn builtin(builtin: &BuiltinIssuer) -> Self {
-        let key = Key {
-            id: Some(builtin.key_id().into()),
-            algorithms: vec![Algorithm::EdDSA],
-            verifying: builtin.verifying_key(),
-        };
+    /// The rules for tokens that this server minted itself, with these keys.
+    pub fn of_builtin_keys(keys: &[IssuerKey]) -> Self {
+        let keys = keys
+            .iter()
+            .map(|key| Key {
+                id: Some(key.key_id().into()),
+                algorithms: vec![Algorithm::EdDSA],
+                verifying: key.verifying_key(),
+            })
+            .collect();
         let rules = ClaimRules {
             issuer: builtin::ISSUER.into(),
             audience_claim: "aud".into(),
@@ -116,7 +119,7 @@ impl Issuer {
         Self {
             rules,
             algorithms: vec![Algorithm::EdDSA],
-            keys: vec![key],
+            keys,
         }
     }
 
@@ -172,7 +175,8 @@ impl Issuer {
             Ok(false) | Err(_) => Err(Denied::token(format!(
                 "the signature does not match {}",
                 key.described()
-            ))),
+            ))
+            .at("signature")),
         }
     }
 

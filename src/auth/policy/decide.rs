@@ -65,10 +65,10 @@ impl Grant {
 }
 
 impl Decision {
-    /// Everything, where there is no policy.
-    pub(super) fn open() -> Self {
+    /// The same for everybody, where there are no rules.
+    pub(super) fn open(rights: Arc<Rights>) -> Self {
         Self {
-            outcome: Ok(Arc::default()),
+            outcome: Ok(rights),
             grants: Vec::new(),
         }
     }

@@ -56,8 +56,8 @@ impl Policy {
             Ok(()) => text += "  allowed\n",
             Err(denied) => {
                 let (status, code) = (denied.status(), denied.code());
-                let _ = write!(text, "  refused: {status} {code}: {}\n", denied.message());
-                let _ = write!(text, "  because {}\n", denied.detail());
+                let _ = writeln!(text, "  refused: {status} {code}: {}", denied.message());
+                let _ = writeln!(text, "  because {}", denied.detail());
             }
         }
         Explanation {

@@ -214,7 +214,10 @@ impl Judge<'_, '_> {
         }
         let issuers = &self.vocabulary.issuers;
         match name {
-            Name::Issuer if !issuers.iter().any(|issuer| issuer == value) => {
+            Name::Issuer
+                if !issuers.iter().any(|issuer| issuer == value)
+                    && !OWN_ISSUERS.contains(&value) =>
+            {
                 let hint = did_you_mean(value, issuers.iter().map(String::as_str));
                 let hint = hint.unwrap_or_else(|| {
                     "write it exactly as in [[auth.issuers]]; a trailing slash counts".to_owned()
@@ -458,6 +461,9 @@ fn is_claim(name: &str) -> bool {
     is_plain(name) && path.is_none_or(|path| path.split('/').all(|step| !step.is_empty()))
 }
 
+/// Who vouches for API keys and client certificates. The operator gives their names, so that they need not be told
+/// apart from those of a single issuer.
+const OWN_ISSUERS: [&str; 2] = ["mixgate:keys", "mixgate:mtls"];
 const CREDENTIALS: [&str; 3] = ["token", "api_key", "certificate"];
 const NOT_PLAIN_NAME: &str = "`name` is not 1 to 256 plain characters";
 const CLAIM: &str = "write a name such as plan, or a path such as /realm_access/roles";

@@ -56,9 +56,19 @@ pub struct Policy {
     /// `None`: there is no policy file.
     rules: Option<Vec<Rule>>,
     addresses: AddressLists,
+    /// Instead of the rules.
+    constant: Option<Arc<Rights>>,
 }
 
 impl Policy {
+    /// The same rights for everybody, whatever they are.
+    pub fn constant(rights: Rights) -> Self {
+        Self {
+            constant: Some(Arc::new(rights)),
+            ..Self::default()
+        }
+    }
+
     /// Judges the text of a policy file.
     ///
     /// # Errors
@@ -83,6 +93,7 @@ impl Policy {
         Ok(Self {
             rules: Some(rules),
             addresses,
+            constant: None,
         })
     }
 
@@ -98,7 +109,7 @@ impl Policy {
             return Decision::refused(Reason::AddressNotAllowed, detail);
         }
         match &self.rules {
-            None => Decision::open(),
+            None => Decision::open(self.constant.clone().unwrap_or_default()),
             Some(rules) => Decision::by(rules, identity, address),
         }
     }

@@ -8,6 +8,7 @@ mod header;
 mod key_choice;
 mod kinds;
 mod kit;
+mod rotation;
 mod shape;
 mod times;
 mod transport;

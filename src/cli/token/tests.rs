@@ -139,3 +139,40 @@ fn claims_are_text_or_json_and_given_once() {
         })
     );
 }
+
+#[test]
+fn keys_are_listed_with_what_they_are_good_for() {
+    let home = tempfile::tempdir().unwrap();
+    let now = 1_800_000_000;
+    let old = BuiltinIssuer::load_or_create(home.path()).unwrap();
+    let new =
+        BuiltinIssuer::rotate(home.path(), Some(Duration::from_secs(24 * 3600)), now).unwrap();
+    let list = |at| {
+        let text = keys(&new, at);
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let lines = list(now);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines[1].starts_with(new.key_id()) && lines[1].ends_with("Z  signs"),
+        "{}",
+        lines[1]
+    );
+    assert!(
+        lines[2].starts_with(old.key_id())
+            && lines[2].ends_with("verifies until 2027-01-16T08:00:00Z"),
+        "{}",
+        lines[2]
+    );
+    assert!(
+        list(now + 24 * 3600)[2].ends_with("retired 2027-01-16T08:00:00Z"),
+        "a key retires at its time"
+    );
+}
+
+#[test]
+fn times_are_calendar_dates() {
+    assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+    assert_eq!(utc(1_709_164_800), "2024-02-29T00:00:00Z");
+    assert_eq!(utc(u64::MAX), "-");
+}

@@ -21,7 +21,7 @@ use crate::auth::{Denied, Identity, Permit, Rights};
 use crate::engine::{Engine, Event, Generation, Status, SubmitError, TokenId};
 use crate::text::{RawMessage, normalise};
 
-use super::app::{App, Shared};
+use super::app::{App, ModelCard, SamplingDefaults, Shared};
 use super::body::JsonBody;
 use super::request_id::{Arrival, random_id};
 use super::{ApiError, refused, stream};
@@ -69,7 +69,12 @@ pub(super) async fn complete(
 
     let (stream, stops) = (chat.stream, std::mem::take(&mut chat.stop));
     let (options, n, prompt_tokens) = (chat.stream_options, chat.n, prompt.len());
+    let explicit = chat.max_tokens.is_some();
     let request = request::engine_request(chat, prompt, &app.model, &rights)?;
+    place
+        .permit()
+        .reserve(prompt_tokens, n, request.until.max_tokens, explicit)
+        .map_err(|denied| refused(&shared, denied))?;
     let asked = Asked {
         prompt_tokens,
         n,
@@ -182,6 +187,28 @@ async fn prompt(shared: &Shared, messages: Vec<RawMessage>) -> Result<Vec<TokenI
     match work.await {
         Ok(prompt) => Ok(prompt?),
         Err(_panicked) => Err(ApiError::internal()),
+    }
+}
+
+/// Whether `bytes` are a chat request, for the fuzz targets.
+#[doc(hidden)]
+pub fn fuzz_chat_request(bytes: &[u8]) -> bool {
+    let model = ModelCard {
+        id: "m".to_owned(),
+        created: 0,
+        owned_by: String::new(),
+        max_model_len: 32_768,
+        vocab_size: 32_000,
+        sampling: SamplingDefaults::default(),
+    };
+    let chat = super::body::parse(bytes).and_then(|body| ChatRequest::parse(&body, &model));
+    // An error is shown to its caller: writing it down must work too.
+    match chat {
+        Ok(chat) => normalise(&chat.messages).is_ok(),
+        Err(error) => {
+            drop(error.body().to_string());
+            false
+        }
     }
 }
 

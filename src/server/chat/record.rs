@@ -42,7 +42,7 @@ impl Record {
         Self {
             shared: Some(shared.clone()),
             request_id: arrival.id.clone(),
-            subject: caller.subject().to_owned(),
+            subject: shared.config.audit_subjects.of(caller),
             arrived: arrival.at,
             time_to_first_token: None,
             latest: vec![None; asked.n as usize],
@@ -127,7 +127,6 @@ impl Drop for Record {
         shared.metrics.request(self.usage, n, self.max_tokens);
         tracing::info!(
             request_id = &*self.request_id,
-            // The gate lets no control character into a subject, so that none can forge a second line.
             subject = self.subject,
             model = shared.app.model.id,
             status = self.status,

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mixgate::auth::{Access, PRESETS};
+use mixgate::auth::{Access, PRESETS, policy};
 use mixgate::config::TABLE;
 use mixgate::server::{Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
 
@@ -20,6 +20,12 @@ fn the_api_page_has_every_route_and_field() {
 #[test]
 fn the_configuration_page_has_every_setting() {
     check("configuration.md", &configuration());
+}
+
+#[test]
+fn the_policy_page_and_its_schema_have_every_key() {
+    check("policy.md", &policy::reference());
+    check("policy.schema.json", &policy::schema());
 }
 
 fn check(name: &str, wanted: &str) {
@@ -111,7 +117,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + SHARES
+    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + POLICY
 }
 
 const ENDS: &str = r#"
@@ -126,7 +132,7 @@ Without `max_tokens` a completion may take what the prompt leaves.
 |---|---|---|
 | 503 | `overloaded` | the queue is full, or the request would not start in the time that it may take |
 | 429 | `rate_limit_exceeded` | the caller has its share of the queue; others still find room |
-| 504 | `deadline_exceeded` | the request took longer than its caller's share allows; `x-should-retry: false` |
+| 504 | `deadline_exceeded` | the request took longer than the policy allows its caller; `x-should-retry: false` |
 | 403 | `access_revoked` | the caller's right was taken away meanwhile |
 
 The first two come before any work is done on the prompt, with `Retry-After` (whole seconds) and `retry-after-ms`: how
@@ -297,27 +303,9 @@ fn presets() -> String {
     page
 }
 
-const SHARES: &str = r#"
-## Shares
+const POLICY: &str = r#"
+## Policy
 
-Who gets more of the machine, or goes first, follows from the verified token and these entries alone; nothing in a
-request changes it. The first entry all of whose conditions hold counts. Who meets none gets weight 1, priority `normal`
-and no limit of time.
-
-```toml
-[[auth.shares]]
-tenant = "acme"                              # conditions: issuer, subject, tenant, client, scope; all given must hold
-scope = "batch"
-priority = "low"                             # low, normal (the default) or high; who waits long enough rises
-
-[[auth.shares]]
-client = "support-desk"
-weight = 4                                   # 1 (the default) to 1000: tokens for each token of a caller of weight 1
-max_request_seconds = 120                    # from arrival to end; then the request ends with deadline_exceeded
-
-[[auth.shares]]                              # without conditions, for everybody else: only as the last entry
-max_request_seconds = 600
-```
-
-With several issuers, `subject`, `tenant` and `client` need `issuer` beside them: each issuer gives such names by itself.
+Who may do what, and how much of it, follows from the verified token and the file that `policy_file` names
+([policy.md](policy.md)); nothing in a request widens it. Without it, everybody may do what its token's scopes say.
 "#;

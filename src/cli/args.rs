@@ -12,6 +12,7 @@ use clap::{
 };
 
 use super::bench::BenchCommand;
+use super::policy::PolicyCommand;
 use super::token_command::TokenCommand;
 use super::usage::Usage;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
@@ -26,6 +27,7 @@ pub(super) enum Command {
     ConfigCheck,
     ConfigInit,
     Bench(BenchCommand),
+    Policy(PolicyCommand),
     Token(TokenCommand),
     Usage(Usage),
 }
@@ -69,6 +71,10 @@ pub(super) fn parse(
             }
         }
         "usage" => Command::Usage(Usage::from_arg_matches(below)?),
+        "policy" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Policy(PolicyCommand::from_arg_matches(below)?)
+        }
         _ => {
             leaf = below.subcommand().map_or(below, |(_, below)| below);
             Command::Token(TokenCommand::from_arg_matches(below)?)
@@ -123,6 +129,7 @@ pub(super) fn command_line() -> clap::Command {
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
             usage(),
+            policy(),
             configuration(),
             bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
@@ -141,6 +148,15 @@ fn usage() -> clap::Command {
     let command = Usage::augment_args(clap::Command::new("usage"));
     with_settings(command, |setting| LEDGER_SETTINGS.contains(&setting.name))
         .about("Print who used how many tokens")
+}
+
+fn policy() -> clap::Command {
+    let of_policy = |setting: &Setting| ["state_dir", "policy_file"].contains(&setting.name);
+    PolicyCommand::augment_subcommands(clap::Command::new("policy"))
+        .about("Check a policy, and see what it gives to whom")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(|command| with_settings(command, of_policy))
 }
 
 fn configuration() -> clap::Command {

@@ -366,6 +366,12 @@ settings! {
         group: Auth, value: "true|false", default: DefaultValue::Is("false"), short: false
     }
 
+    /// File that says who may do what, and how much
+    /// It is read anew when it changes and at SIGHUP; docs/policy.md has its keys.
+    policy_file: Option<PathBuf> {
+        group: Auth, value: "FILE", default: DefaultValue::Unset("everybody may do what its scopes say"), short: false
+    }
+
     /// Bad credentials of one address in a minute; beyond it they hear 429
     /// Good credentials from the same address are never refused for it. IPv6 addresses count by /64.
     max_failures_per_minute: Count { group: Auth, value: "N", default: DefaultValue::Is("120"), short: false }

@@ -97,11 +97,6 @@ const TABLES_TEMPLATE: &str = r#"
 # discovery = true                             # or preset, or jwks_url, or keys of your own:
 # [[auth.issuers.keys]]
 # pem_file = "login.example.com.pem"
-
-# Who gets more of the machine, or goes first; the first entry that fits a caller's token counts.
-# [[auth.shares]]
-# scope = "batch"
-# priority = "low"
 "#;
 
 /// Replaces what could be a key: any string that is not known to be harmless by its name.
@@ -126,13 +121,8 @@ fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 10] = [
     "issuer",
-    "subject",
-    "tenant",
-    "client",
-    "scope",
-    "priority",
     "audiences",
     "algorithms",
     "kid",

@@ -169,7 +169,8 @@ impl Shared {
             app.engine.clone(),
             app.ledger.clone(),
             app.gate.monitor(),
-        );
+        )
+        .with_policy(app.gate.policy().clone());
         let uptime = Uptime::start();
         Self {
             failures: Failures::new(config.max_failures_per_minute, uptime.clone()),

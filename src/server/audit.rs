@@ -107,9 +107,9 @@ impl<'a> Entry<'a> {
         let issuer = identity.map(|identity| escaped(identity.issuer()));
         let key_id = identity.and_then(Identity::key_id).map(escaped);
         let credential = identity.map(|identity| identity.credential().word());
-        let rule = self.caller.as_ref().and_then(|(_, rights)| rule(rights));
+        let rule = self.caller.as_ref().and_then(|(_, rights)| rules(rights));
         let (subject, issuer) = (subject.as_deref(), issuer.as_deref());
-        let (key_id, rule) = (key_id.as_deref(), rule.map(escaped));
+        let key_id = key_id.as_deref();
         let (rule, request_id) = (rule.as_deref(), &*self.request_id);
         let (method, route, address) = (self.method, self.route, self.address);
         match &self.denied {
@@ -154,11 +154,9 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// The rule of the policy that decided.
-fn rule(rights: &Rights) -> Option<&str> {
-    // Rules have no names yet.
-    let _ = rights;
-    None
+/// The rules of the policy that matched, from top to bottom. Their names are plain.
+fn rules(rights: &Rights) -> Option<String> {
+    (!rights.rules.is_empty()).then(|| rights.rules.join(", "))
 }
 
 /// What really happened, unless it could quote a credential that nobody has vouched for.

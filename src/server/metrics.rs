@@ -6,6 +6,7 @@
 mod engine;
 mod issuers;
 mod ledger;
+mod policy;
 mod transport;
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::auth::KeyMonitor;
+use crate::auth::{KeyMonitor, PolicyStore};
 use crate::engine::{Engine, SubmitError, Usage};
 use crate::ledger::Ledger;
 
@@ -156,6 +157,13 @@ impl Metrics {
             transport: Transport::new(&registry),
             registry,
         }
+    }
+
+    /// Tells what becomes of the policy, too.
+    pub(super) fn with_policy(self, store: Arc<PolicyStore>) -> Self {
+        let collector = Box::new(policy::PolicyCollector::new(store));
+        self.registry.register(collector).expect(VALID);
+        self
     }
 
     pub(super) fn answered(&self, handler: &str, method: &str, status: u16) {

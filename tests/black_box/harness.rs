@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use mixgate::auth::{
     AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Limits, Meter, MintRequest, Policy, Rights,
-    ShareConfig,
+    Vocabulary,
 };
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
-use mixgate::server::{App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig};
+use mixgate::server::{
+    App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig, vocabulary,
+};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,9 +40,10 @@ pub struct Plan {
     pub engine: EngineConfig,
     pub max_model_len: usize,
     pub pace: Duration,
-    pub shares: Vec<ShareConfig>,
     /// None: the built-in one, whose tokens [`House::token`] mints.
     pub issuers: Vec<IssuerConfig>,
+    /// The text of a policy file; empty: none.
+    pub policy: String,
     pub meter: Option<Arc<dyn Meter>>,
     /// Everybody's.
     pub rights: Option<Rights>,
@@ -67,8 +70,8 @@ impl Default for Plan {
             engine,
             max_model_len: 512,
             pace: Duration::ZERO,
-            shares: Vec::new(),
             issuers: Vec::new(),
+            policy: String::new(),
             meter: None,
             rights: None,
         }
@@ -297,11 +300,18 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let clock = Clock::system();
     let issuer = BuiltinIssuer::ephemeral().unwrap();
     let config = AuthConfig {
-        shares: plan.shares.clone(),
         issuers: plan.issuers.clone(),
     };
     let builtin = config.uses_builtin().then(|| issuer.clone());
     let mut gate = Gate::new(&config, builtin, clock.clone()).unwrap();
+    if !plan.policy.is_empty() {
+        let issuers = gate.issuers().into_iter().map(|issuer| issuer.issuer);
+        let vocabulary = Vocabulary {
+            issuers: issuers.collect(),
+            ..vocabulary()
+        };
+        gate = gate.with_policy(Policy::parse(&plan.policy, &vocabulary).unwrap());
+    }
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }

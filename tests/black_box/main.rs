@@ -22,6 +22,7 @@ mod metadata;
 mod observe;
 mod parrot;
 mod patience;
+mod policy;
 mod queue;
 mod streaming;
 mod tls;

@@ -34,6 +34,13 @@ impl Home {
         self.path().join("it's mine")
     }
 
+    /// Puts a file into the folder, in one step, as editors do.
+    pub fn write(&self, name: &str, text: &str) {
+        let new = self.path().join(format!(".{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.path().join(name)).unwrap();
+    }
+
     pub fn key(&self) -> String {
         std::fs::read_to_string(self.state_dir().join("issuer.ed25519.pem")).unwrap()
     }
@@ -113,6 +120,17 @@ impl Mixgate {
     pub fn serve_with(file: &str) -> Self {
         let home = Home::new();
         std::fs::write(home.path().join("mixgate.toml"), file).unwrap();
+        Self::serve_at(home, &[])
+    }
+
+    /// With a policy, and more of a `mixgate.toml`.
+    pub fn serve_under(policy: &str, file: &str) -> Self {
+        let home = Home::new();
+        home.write("policy.toml", policy);
+        home.write(
+            "mixgate.toml",
+            &format!("policy_file = \"policy.toml\"\n{file}"),
+        );
         Self::serve_at(home, &[])
     }
 
@@ -208,6 +226,19 @@ impl Mixgate {
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
+    /// Waits until the metrics have this line.
+    pub async fn tells(&self, line: &str) {
+        within(async {
+            loop {
+                let text = self.get("/metrics").await.text().await.unwrap();
+                if text.lines().any(|it| it == line) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
     /// Waits until no sequence runs or waits and every KV block is free.
     pub async fn idle(&self) {
         within(async {
@@ -275,7 +306,12 @@ impl Mixgate {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(
             Command::new("sh")
                 .args(["-c", &kill])

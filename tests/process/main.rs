@@ -16,6 +16,7 @@ mod leaks;
 mod ledger;
 mod null;
 mod paste;
+mod policy;
 mod serve;
 mod sharing;
 mod tenants;

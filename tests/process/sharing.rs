@@ -1,4 +1,4 @@
-//! Public prefixes and shares, from the file to the answer.
+//! Public prefixes and the policy, from the files to the answer.
 
 use serde_json::{Value, json};
 
@@ -43,9 +43,26 @@ async fn a_public_system_prompt_is_shared_by_all_and_the_rest_by_nobody() {
 }
 
 #[tokio::test]
-async fn a_share_s_limit_of_time_ends_a_request() {
-    let file = "[[auth.shares]]\nsubject = \"you\"\nmax_request_seconds = 1\n";
-    let server = Mixgate::serve_with(file);
+async fn whom_the_policy_keeps_from_public_prefixes_shares_nothing() {
+    let policy = "[[rules]]\nname = \"bob\"\nwhen = { subject = \"bob\" }\npublic_prefixes = false\n\
+                  [[rules]]\nname = \"others\"\n";
+    let file = format!("public_prefixes = [{SYSTEM:?}]\n");
+    let server = Mixgate::serve_under(policy, &file);
+    let question = "When do I sow carrots in a cold climate, and how deep, and how far apart do I put the rows?";
+    assert_eq!(cached(&server, "ann", SYSTEM, question).await, 0);
+    assert!(cached(&server, "eve", SYSTEM, question).await > 0);
+    assert_eq!(cached(&server, "bob", SYSTEM, question).await, 0);
+    assert!(
+        cached(&server, "bob", SYSTEM, question).await > 0,
+        "his own are his"
+    );
+}
+
+#[tokio::test]
+async fn a_rule_s_limit_of_time_ends_a_request() {
+    let policy =
+        "[[rules]]\nname = \"you\"\nwhen = { subject = \"you\" }\nmax_request_seconds = 1\n";
+    let server = Mixgate::serve_under(policy, "");
     let endless = json!({"ignore_eos": true, "n": 16});
     let refused = refusal(server.chat(&endless).await).await;
     assert_eq!(refused, (504, "deadline_exceeded".to_owned(), None));
@@ -53,20 +70,16 @@ async fn a_share_s_limit_of_time_ends_a_request() {
 }
 
 #[test]
-fn a_share_that_could_never_count_is_found_before_anything_starts() {
+fn a_policy_that_is_wrong_is_found_before_anything_starts() {
     let home = Home::new();
-    let file = "[[auth.shares]]\nweight = 2\n\n[[auth.shares]]\nsubject = \"a\"\n";
-    std::fs::write(home.path().join("mixgate.toml"), file).unwrap();
+    home.write("mixgate.toml", "policy_file = \"policy.toml\"\n");
+    home.write("policy.toml", "[[rules]]\nname = \"a\"\nwieght = 2\n");
     let state_dir = home.state_dir();
     let flag = ["--state-dir", state_dir.to_str().unwrap()];
-    for command in [&["config", "check"][..], &["serve"]] {
+    for command in [&["config", "check"][..], &["policy", "check"], &["serve"]] {
         let said = home.run(&[command, &flag].concat());
         assert_eq!(said.code, Some(1), "{said:?}");
-        assert!(
-            said.stderr.starts_with("error: auth.shares, entry 1: "),
-            "{}",
-            said.stderr
-        );
-        assert!(said.stderr.contains("hint: put it last"), "{}", said.stderr);
+        let fault = "policy.toml:3: unknown key `wieght`\n  hint: did you mean `weight`?\n";
+        assert_eq!(said.stderr, format!("error: {fault}"));
     }
 }

@@ -12,6 +12,5 @@ mod kinds;
 pub(in crate::auth) mod kit;
 mod rotation;
 mod shape;
-mod shares;
 mod times;
 mod transport;

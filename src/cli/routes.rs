@@ -42,20 +42,16 @@ mod tests {
         let mut out = Vec::new();
         run(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let columns = |path: &str| -> Vec<&str> {
+        let doors = |path: &str| -> Vec<&str> {
             let line = text.lines().find(|line| line.contains(path)).unwrap();
-            line.split("  ")
-                .map(str::trim)
-                .filter(|word| !word.is_empty())
-                .collect()
+            let columns = line.split("  ").map(str::trim);
+            let mut columns: Vec<_> = columns.filter(|words| !words.is_empty()).collect();
+            columns.split_off(columns.len() - 2)
         };
-        assert_eq!(columns("/livez"), ["GET    /livez", "open", "open"]);
+        assert_eq!(doors("/livez"), ["open", "open"]);
+        assert_eq!(doors("/metrics"), ["a token with scope metrics", "open"]);
         assert_eq!(
-            columns("/metrics")[1..],
-            ["a token with scope metrics", "open"]
-        );
-        assert_eq!(
-            columns("/v1/chat/completions")[1..],
+            doors("/v1/chat/completions"),
             ["a token with scope chat", "-"]
         );
     }

@@ -8,7 +8,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request};
 use axum::response::{IntoResponse, Response};
@@ -65,6 +66,9 @@ pub(super) async fn answer(
         }
     };
 
+    if method == Method::HEAD {
+        without_body(&mut response);
+    }
     cors.mark(response.headers_mut());
     if let Ok(id) = HeaderValue::from_str(&arrival.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -117,6 +121,15 @@ async fn identify(
         Err(denied) => Err(denied),
     };
     known.map_err(|denied| refused(shared, denied).into_response())
+}
+
+/// A refusal has a body, and over HTTP/2 nobody else takes it away: a client would take the whole stream for broken.
+fn without_body(response: &mut Response) {
+    let size = response.body().size_hint().exact();
+    if let Some(size) = size.filter(|&size| size > 0) {
+        response.headers_mut().insert(CONTENT_LENGTH, size.into());
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.

@@ -5,17 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::ShareConfig;
-
-/// Whom to believe and what they get. The default believes the built-in issuer alone and treats all alike.
+/// Whom to believe. The default believes the built-in issuer alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
     /// The identity providers, each with its own keys. None: the built-in issuer.
     pub issuers: Vec<IssuerConfig>,
-    /// Who gets more of the machine, or less, or goes first; the first entry that fits a caller counts.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub shares: Vec<ShareConfig>,
 }
 
 impl AuthConfig {

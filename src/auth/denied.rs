@@ -38,6 +38,8 @@ pub enum Reason {
     InsufficientScope(&'static str),
     /// The policy keeps the caller out.
     AccessDenied,
+    /// The policy lets the caller in, but not here.
+    RouteNotAllowed,
     /// The address may not call.
     AddressNotAllowed,
     /// Too many bad credentials from one address.
@@ -112,6 +114,7 @@ impl Denied {
             Reason::MultipleCredentials | Reason::ParameterNotAllowed { .. } => 400,
             Reason::InsufficientScope(_)
             | Reason::AccessDenied
+            | Reason::RouteNotAllowed
             | Reason::AddressNotAllowed
             | Reason::ModelNotAllowed => 403,
             Reason::TooManyFailures { .. }
@@ -128,6 +131,7 @@ impl Denied {
         match self.reason {
             Reason::InsufficientScope(_)
             | Reason::AccessDenied
+            | Reason::RouteNotAllowed
             | Reason::AddressNotAllowed
             | Reason::ModelNotAllowed => "permission_error",
             Reason::TooManyFailures { .. }
@@ -155,7 +159,7 @@ impl Denied {
             Reason::InvalidApiKey => "invalid_api_key",
             Reason::AuthUnavailable => "auth_unavailable",
             Reason::InsufficientScope(_) => "insufficient_scope",
-            Reason::AccessDenied => "access_denied",
+            Reason::AccessDenied | Reason::RouteNotAllowed => "access_denied",
             Reason::AddressNotAllowed => "ip_not_allowed",
             Reason::TooManyFailures { .. } => "too_many_failures",
             Reason::ModelNotAllowed => "model_not_allowed",
@@ -204,6 +208,7 @@ impl Denied {
                 return Cow::Owned(format!("The access token lacks the scope `{scope}`."));
             }
             Reason::AccessDenied => "This server's policy does not let you in.",
+            Reason::RouteNotAllowed => "This server's policy does not let you use this route.",
             Reason::AddressNotAllowed => "Requests from this address are not allowed.",
             Reason::TooManyFailures { .. } => "Too many bad credentials from this address.",
             Reason::ModelNotAllowed => "You may not use this model.",

@@ -41,14 +41,6 @@ pub enum GateError {
         /// What is wrong.
         problem: KeyError,
     },
-    /// A fault in one of the shares.
-    #[error("auth.shares, entry {number}: {problem}")]
-    Share {
-        /// Which entry, counted from 1.
-        number: usize,
-        /// What is wrong.
-        problem: ShareProblem,
-    },
 }
 
 impl GateError {
@@ -64,7 +56,6 @@ impl GateError {
             Self::DuplicateIssuer { .. } => Some("put all keys of one issuer into one entry"),
             Self::Issuer { problem, .. } => problem.hint(),
             Self::Key { problem, .. } => problem.hint(),
-            Self::Share { problem, .. } => problem.hint(),
         }
     }
 }
@@ -137,65 +128,6 @@ impl IssuerProblem {
                 Some("with several keys each needs the `kid` that its tokens carry")
             }
             _ => None,
-        }
-    }
-}
-
-/// A fault in an entry of `[[auth.shares]]`.
-#[derive(Debug, thiserror::Error)]
-pub enum ShareProblem {
-    /// It holds for everybody, and others follow.
-    #[error("it has no conditions, so that no later entry would ever count")]
-    CatchAllBeforeOthers,
-    /// An earlier entry takes everybody whom this one means.
-    #[error("entry {number} has the same conditions, so that it would never count")]
-    SameConditions {
-        /// The earlier one, counted from 1.
-        number: usize,
-    },
-    /// A condition that no identity can meet: empty, long or with control characters.
-    #[error("`{field}` is not 1 to 256 plain characters")]
-    NotPlain {
-        /// Which condition.
-        field: &'static str,
-    },
-    /// An issuer whose tokens are not believed.
-    #[error("the issuer `{issuer}` is not configured")]
-    UnknownIssuer {
-        /// As configured.
-        issuer: String,
-    },
-    /// A name that several issuers may give to different callers.
-    #[error("`{field}` is a name that each of the {issuers} issuers gives by itself")]
-    WhoseName {
-        /// Which condition.
-        field: &'static str,
-        /// How many are configured.
-        issuers: usize,
-    },
-    /// A number outside its range.
-    #[error("`{field}` is {given}, it must be 1 to {most}")]
-    Range {
-        /// Which setting.
-        field: &'static str,
-        /// As configured.
-        given: u32,
-        /// The most.
-        most: u32,
-    },
-}
-
-impl ShareProblem {
-    fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::CatchAllBeforeOthers => {
-                Some("put it last, or give it an issuer, subject, tenant, client or scope")
-            }
-            Self::UnknownIssuer { .. } => {
-                Some("write it exactly as in [[auth.issuers]]; a trailing slash counts")
-            }
-            Self::WhoseName { .. } => Some("name the issuer too"),
-            Self::SameConditions { .. } | Self::NotPlain { .. } | Self::Range { .. } => None,
         }
     }
 }

@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::denied::{Denied, Reason, quoted};
+use serde_json::{Map, Value};
+
+use super::denied::{Denied, quoted};
 use super::issuer::Issuer;
+use super::policy::{Explanation, Question};
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyError, PolicyStore, Revoked, Rights, Vocabulary,
+    credential,
 };
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
@@ -65,11 +70,9 @@ impl Gate {
                 });
             }
         }
-        let names: Vec<&str> = issuers.keys().map(|name| &**name).collect();
-        let policy = Policy::of_shares(&config.shares, &names)?;
         Ok(Self {
             issuers,
-            policy: Arc::new(PolicyStore::new(policy)),
+            policy: Arc::default(),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
             revoked: Arc::default(),
             meter: None,
@@ -84,6 +87,32 @@ impl Gate {
             meter: Some(meter),
             ..self
         }
+    }
+
+    /// The same gate, under the policy of the file at `path`. `vocabulary` names what is around it; the issuers are
+    /// the gate's own.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or with everything that is wrong with it.
+    pub fn with_policy_file(
+        self,
+        path: &Path,
+        vocabulary: Vocabulary,
+    ) -> Result<Self, PolicyError> {
+        let issuers = self.issuers.keys().map(|name| name.to_string()).collect();
+        let vocabulary = Vocabulary {
+            issuers,
+            ..vocabulary
+        };
+        let policy = Arc::new(PolicyStore::open(path, vocabulary)?);
+        Ok(Self { policy, ..self })
+    }
+
+    /// The same gate, under `policy` for good.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        let policy = Arc::new(PolicyStore::new(policy));
+        Self { policy, ..self }
     }
 
     /// The policy in force, to be replaced when its file changes.
@@ -119,24 +148,51 @@ impl Gate {
         self.policy.current().rights(identity, address)
     }
 
-    /// Whether `identity` may do what a route asks.
+    /// Whether `identity` may do what a route asks. `route` is the name of its row, as a policy calls it.
     ///
     /// # Errors
-    /// 403 `insufficient_scope`, naming the scope.
-    pub fn authorise(&self, identity: &Identity, access: Access) -> Result<(), Denied> {
-        match access {
-            Access::Public | Access::Verified => Ok(()),
-            Access::Scope(scope) if identity.has_scope(scope) => Ok(()),
-            Access::Scope(scope) => {
-                let held: Vec<&str> = identity.scopes().collect();
-                let detail = format!(
-                    "the scope {} is needed, the token has {}",
-                    quoted(scope),
-                    list(&held)
-                );
-                Err(Denied::new(Reason::InsufficientScope(scope), detail))
-            }
+    /// 403 `insufficient_scope`, naming the scope, or 403 `access_denied` if the policy is in the way.
+    pub fn authorise(
+        &self,
+        identity: &Identity,
+        rights: &Rights,
+        access: Access,
+        route: &str,
+    ) -> Result<(), Denied> {
+        rights.check_route(identity, access, route)
+    }
+
+    /// What the policy would say to a token of these claims, which nobody has signed. What every token must say and
+    /// these do not is filled in; the identity does not leave this function.
+    ///
+    /// # Errors
+    /// A refusal of the claims themselves.
+    pub fn explain_claims(
+        &self,
+        mut claims: Map<String, Value>,
+        question: &Question,
+    ) -> Result<Explanation, Denied> {
+        if let (false, [only]) = (
+            claims.contains_key("iss"),
+            &*self.issuers.values().collect::<Vec<_>>(),
+        ) {
+            claims.insert("iss".to_owned(), Value::from(&*only.rules.issuer));
         }
+        let rules = &self.issuer(&claims)?.rules;
+        let now = self.clock.unix_seconds();
+        let audience = rules.audiences.first().map(|audience| &**audience);
+        for (name, value) in [
+            ("sub", Value::from("somebody")),
+            (&*rules.audience_claim, Value::from(audience)),
+            ("iat", Value::from(now)),
+            ("exp", Value::from(now + 60)),
+        ] {
+            claims.entry(name).or_insert(value);
+        }
+        let token_type = rules.token_types.first().map(|name| &**name);
+        let token_type = token_type.filter(|name| *name != claims::ABSENT);
+        let identity = rules.identity(token_type, None, claims, now)?;
+        Ok(self.policy.current().explain(&identity, question))
     }
 
     /// Admits `identity` to generate now: counts the request and takes a concurrency slot.
@@ -166,15 +222,7 @@ impl Gate {
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
         let claims = strict_json::object(&token.payload, MAX_DEPTH)
             .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))?;
-        let name = claims::issuer(&claims)?;
-        let issuer = self.issuers.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
-            Denied::token(format!(
-                "the issuer is {}, configured is {}",
-                quoted(name),
-                list(&known)
-            ))
-        })?;
+        let issuer = self.issuer(&claims)?;
         issuer.verify(&header, &token)?;
         issuer.rules.identity(
             header.token_type.as_deref(),
@@ -182,6 +230,19 @@ impl Gate {
             claims,
             self.clock.unix_seconds(),
         )
+    }
+
+    /// The issuer that these claims name.
+    fn issuer(&self, claims: &Map<String, Value>) -> Result<&Issuer, Denied> {
+        let name = claims::issuer(claims)?;
+        self.issuers.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.issuers.keys().map(|name| &**name).collect();
+            Denied::token(format!(
+                "the issuer is {}, configured is {}",
+                quoted(name),
+                list(&known)
+            ))
+        })
     }
 
     /// The issuers that it believes, in the order of their names.

@@ -31,7 +31,7 @@ mod issuer;
 mod key;
 mod limits;
 mod permit;
-mod policy;
+pub mod policy;
 mod revoked;
 #[cfg(test)]
 mod tests;
@@ -40,7 +40,7 @@ mod token;
 pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
 pub use denied::{Denied, Reason};
-pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
+pub use error::{FileError, GateError, IssuerProblem, KeyError};
 pub(crate) use files::KeyFile;
 pub use gate::Gate;
 pub use identity::{Credential, Identity, IdentityKey};
@@ -49,7 +49,7 @@ pub use issuer::builtin::{BuiltinError, BuiltinIssuer};
 pub use issuer::mint::{MintError, MintRequest};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
-pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
+pub use policy::{Expiry, Policy, PolicyError, PolicyStore, Rights, Vocabulary, WhenShort};
 pub use revoked::{Revoked, Watched};
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.

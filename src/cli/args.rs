@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
 
 use super::bench::BenchCommand;
+use super::policy::PolicyCommand;
 use super::token_command::TokenCommand;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
@@ -23,6 +24,7 @@ pub(super) enum Command {
     ConfigCheck,
     ConfigInit,
     Bench(BenchCommand),
+    Policy(PolicyCommand),
     Token(TokenCommand),
 }
 
@@ -63,6 +65,10 @@ pub(super) fn parse(
                 "check" => Command::ConfigCheck,
                 _ => Command::ConfigInit,
             }
+        }
+        "policy" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Policy(PolicyCommand::from_arg_matches(below)?)
         }
         _ => {
             leaf = below.subcommand().map_or(below, |(_, below)| below);
@@ -117,6 +123,7 @@ pub(super) fn command_line() -> clap::Command {
             })
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
+            policy(),
             configuration(),
             bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
@@ -129,6 +136,15 @@ fn token() -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
+}
+
+fn policy() -> clap::Command {
+    let of_policy = |setting: &Setting| ["state_dir", "policy_file"].contains(&setting.name);
+    PolicyCommand::augment_subcommands(clap::Command::new("policy"))
+        .about("Check a policy, and see what it gives to whom")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(|command| with_settings(command, of_policy))
 }
 
 fn configuration() -> clap::Command {

@@ -12,7 +12,9 @@ mod drain;
 mod failure;
 mod http;
 mod loading;
+mod policy;
 mod public_prefixes;
+mod reload;
 mod rooms;
 mod routes;
 mod serve;
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
         Command::Bench(command) => bench::run(&command, &args, out),
+        Command::Policy(command) => policy::run(&command, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

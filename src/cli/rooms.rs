@@ -11,12 +11,12 @@ use super::loading::{ModelFacts, load};
 use super::public_prefixes;
 use super::startup::{Facts, mint_command};
 use super::token::{self, MintArgs};
-use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
+use crate::auth::{BuiltinIssuer, Gate, IssuerSummary, PolicyStore};
 use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
 use crate::engine::{Capacity, Engine, EngineConfig, Executor};
 use crate::ledger::Ledger;
-use crate::server::{App, Certificates, ModelCard, Server};
+use crate::server::{App, Certificates, ModelCard, Server, vocabulary};
 use crate::telemetry::Secret;
 
 /// The rooms behind the door: a gate, a loaded model, a running engine.
@@ -67,6 +67,11 @@ impl Rooms {
             },
             model: loaded.facts,
         })
+    }
+
+    /// The policy, to be read anew when its file changes.
+    pub(super) fn policy(&self) -> Arc<PolicyStore> {
+        self.app.gate.policy().clone()
     }
 
     /// Binds the address.
@@ -141,7 +146,7 @@ impl Listening {
 /// The gate that the configuration asks for. Makes the built-in issuer's key if there is none yet.
 ///
 /// # Errors
-/// What is wrong with an issuer or a key.
+/// What is wrong with an issuer, a key or the policy.
 pub(super) fn gate(config: &Config, clock: Clock) -> Result<Gate, Failure> {
     let builtin = match config.has_issuers() {
         true => None,
@@ -170,8 +175,14 @@ fn gate_with(
     builtin: Option<BuiltinIssuer>,
     clock: Clock,
 ) -> Result<Gate, Failure> {
-    Gate::new(&config.auth.gate, builtin, clock)
-        .map_err(|error| Failure::of(&error).hint_if(error.hint()))
+    let gate = Gate::new(&config.auth.gate, builtin, clock)
+        .map_err(|error| Failure::of(&error).hint_if(error.hint()))?;
+    match &config.auth.policy_file {
+        Some(path) => gate
+            .with_policy_file(path, vocabulary())
+            .map_err(|error| Failure::of(&error).hint_if(error.hint())),
+        None => Ok(gate),
+    }
 }
 
 /// The built-in issuer with its key in the state folder.

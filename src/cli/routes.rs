@@ -1,4 +1,5 @@
-//! `mixgate routes`: the route table, at which door each row is, and what it asks of its caller there.
+//! `mixgate routes`: the route table, how a policy calls each row, at which door it is, and what it asks of its caller
+//! there.
 
 use std::io::Write;
 
@@ -8,10 +9,13 @@ use crate::server::{Doors, routes};
 
 /// Prints the route table.
 pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
-    let mut line = |method: &str, path: &str, public: &str, internal: &str| {
-        writeln!(out, "{method:<6} {path:<24} {public:<34} {internal}")
+    let mut line = |method: &str, path: &str, name: &str, public: &str, internal: &str| {
+        writeln!(
+            out,
+            "{method:<6} {path:<40} {name:<10} {public:<34} {internal}"
+        )
     };
-    line("METHOD", "PATH", "PUBLIC PORT", "INTERNAL PORT")?;
+    line("METHOD", "PATH", "NAME", "PUBLIC PORT", "INTERNAL PORT")?;
     for route in routes() {
         let asks = words(route.access);
         let (public, internal) = match route.doors {
@@ -19,10 +23,10 @@ pub(super) fn run(out: &mut dyn Write) -> Result<(), Failure> {
             Doors::OpenInside => (&*asks, "open"),
             Doors::Admin => ("- (unless admin_on_public)", &*asks),
         };
-        line(route.method, route.path, public, internal)?;
+        line(route.method, route.path, route.name(), public, internal)?;
     }
     let rest = words(Access::Verified);
-    Ok(line("*", "*", &rest, &rest)?)
+    Ok(line("*", "*", "", &rest, &rest)?)
 }
 
 fn words(access: Access) -> String {

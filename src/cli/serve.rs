@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::Failure;
 use super::certificates::keep_fresh;
 use super::drain::{Ask, Signals, until_asked};
+use super::reload::Reloads;
 use super::rooms::Rooms;
 use super::startup::Facts;
 use crate::config::{Args, Config};
@@ -38,6 +39,8 @@ async fn serve(
     let config = Arc::new(config);
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new("cannot listen for signals").caused_by(&error))?;
+    // Before the policy is read, so that no change is missed.
+    let reloads = Reloads::listen(config.auth.policy_file.as_deref())?;
     let rooms = tokio::select! {
         rooms = open(config.clone()) => rooms?,
         // Nobody is served yet: there is nothing to wait for. As process 1 of a container we would not be killed.
@@ -46,11 +49,16 @@ async fn serve(
             return Ok(());
         }
     };
+    let reloading = reloads.run(rooms.policy());
     let server = rooms.listen(&config).await?;
     let facts = server.facts(&config, args, start.elapsed());
     announce(&facts, io::stdout().is_terminal(), out)?;
     let fresh = tokio::spawn(keep_fresh(server.certificates()));
-    until_asked(&mut signals, |draining| server.serve(draining)).await;
+    let serving = until_asked(&mut signals, |draining| server.serve(draining));
+    tokio::select! {
+        _ended = serving => {}
+        never = reloading => match never {},
+    }
     fresh.abort();
     Ok(())
 }

@@ -82,7 +82,7 @@ fn refused(error: TokenError) -> Failure {
 }
 
 /// The first line that is typed or piped.
-fn from_stdin() -> Result<String, Failure> {
+pub(super) fn from_stdin() -> Result<String, Failure> {
     let mut line = String::new();
     // A token is at most 16 KiB; whoever pipes a disk here by mistake hears so at once.
     io::stdin()

@@ -119,6 +119,8 @@ pub struct AuthSettings {
     pub state_dir: PathBuf,
     /// Whether the built-in issuer may serve a public address.
     pub allow_public_builtin_issuer: bool,
+    /// Who may do what, and how much.
+    pub policy_file: Option<PathBuf>,
 }
 
 /// How to log.
@@ -168,6 +170,7 @@ impl Config {
                 gate: layers.auth()?,
                 state_dir: settings.state_dir,
                 allow_public_builtin_issuer: settings.allow_public_builtin_issuer,
+                policy_file: settings.policy_file,
             },
             log: LogSettings {
                 format: settings.log_format,

@@ -356,6 +356,12 @@ settings! {
         group: Auth, value: "true|false", default: DefaultValue::Is("false"), short: false
     }
 
+    /// File that says who may do what, and how much
+    /// It is read anew when it changes and at SIGHUP; docs/policy.md has its keys.
+    policy_file: Option<PathBuf> {
+        group: Auth, value: "FILE", default: DefaultValue::Unset("everybody may do what its scopes say"), short: false
+    }
+
     /// Shape of log lines: auto is pretty on a terminal, json otherwise
     log_format: LogFormat { group: Logging, value: "auto|pretty|json", default: DefaultValue::Is("auto"), short: false }
 

@@ -96,11 +96,6 @@ const TABLES_TEMPLATE: &str = r#"
 # audiences = ["https://api.example.com"]
 # [[auth.issuers.keys]]
 # pem_file = "login.example.com.pem"
-
-# Who gets more of the machine, or goes first; the first entry that fits a caller's token counts.
-# [[auth.shares]]
-# scope = "batch"
-# priority = "low"
 "#;
 
 /// Replaces what could be a key: any string that is not known to be harmless by its name.
@@ -125,13 +120,8 @@ fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 6] = [
     "issuer",
-    "subject",
-    "tenant",
-    "client",
-    "scope",
-    "priority",
     "audiences",
     "algorithms",
     "kid",

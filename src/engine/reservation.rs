@@ -64,7 +64,10 @@ impl Reservation {
         };
         // Keyed by the operating system's randomness, so unseeded requests get streams that nobody can foresee.
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), number);
-        let public = &engine.public_prefixes;
+        let public: &[_] = match self.permit.rights().public_prefixes {
+            true => &engine.public_prefixes,
+            false => &[],
+        };
         let arrival = Arrival::new(number, request, standing, engine.block_size, public, seed);
         let (sender, events) = unbounded_channel();
         let submission = Submission {

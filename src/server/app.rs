@@ -143,7 +143,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: ServerConfig, app: App) -> Self {
-        let metrics = Metrics::new(&app.model, app.engine.clone());
+        let metrics =
+            Metrics::new(&app.model, app.engine.clone()).with_policy(app.gate.policy().clone());
         Self {
             app,
             config,

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::ServiceExt;
@@ -50,19 +50,23 @@ pub(super) async fn answer(
             (None, refusal)
         }
         Ok(entrant) => {
-            let identity = match entrant {
+            let (identity, rights) = match entrant {
                 Entrant::Known(identity, rights) => {
                     parts.extensions.insert(identity.clone());
-                    parts.extensions.insert(rights);
-                    Some(identity)
+                    parts.extensions.insert(rights.clone());
+                    (Some(identity), Some(rights))
                 }
                 Entrant::Anybody(row) => {
                     parts.extensions.insert(Opened(row));
-                    None
+                    (None, None)
                 }
             };
             let request = Request::from_parts(parts, body);
-            (identity, route(router, request).await)
+            let mut response = route(router, request).await;
+            if let Some(rights) = rights {
+                add_headers(&rights, &mut response);
+            }
+            (identity, response)
         }
     };
 
@@ -130,6 +134,17 @@ fn without_body(response: &mut Response) {
         response.headers_mut().insert(CONTENT_LENGTH, size.into());
     }
     *response.body_mut() = Body::empty();
+}
+
+/// Adds the headers that the policy has for this caller. What the server says itself stays as it is.
+fn add_headers(rights: &Rights, response: &mut Response) {
+    for (name, value) in rights.response_headers.iter() {
+        // Both were judged with the policy.
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+            response.headers_mut().entry(name).or_insert(value);
+        }
+    }
 }
 
 /// A panic in a handler is a bug; its caller still gets an answer and the others do not notice.

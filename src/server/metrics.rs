@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod policy;
 mod transport;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::auth::PolicyStore;
 use crate::engine::{Engine, SubmitError, Usage};
 
 use super::app::{ModelCard, Shared};
@@ -144,6 +146,13 @@ impl Metrics {
             transport: Transport::new(&registry),
             registry,
         }
+    }
+
+    /// Tells what becomes of the policy, too.
+    pub(super) fn with_policy(self, store: Arc<PolicyStore>) -> Self {
+        let collector = Box::new(policy::PolicyCollector::new(store));
+        self.registry.register(collector).expect(VALID);
+        self
     }
 
     pub(super) fn answered(&self, handler: &str, method: &str, status: u16) {

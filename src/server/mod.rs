@@ -24,6 +24,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
@@ -33,7 +34,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use crate::auth::{Access, Denied, Identity};
+use crate::auth::{Access, Denied, Identity, Rights, Vocabulary};
 
 pub use app::{App, ModelCard, SamplingDefaults, ServerConfig};
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
@@ -80,6 +81,29 @@ impl Doors {
             (Self::Public, Door::Internal) => false,
             (Self::Admin, Door::Public) => admin_on_public,
         }
+    }
+}
+
+impl Route {
+    /// What a policy calls it: `chat` for `/v1/chat/completions`.
+    pub fn name(&self) -> &'static str {
+        let path = self.path.trim_start_matches('/');
+        let path = path.strip_prefix("v1/").unwrap_or(path);
+        path.split('/').next().unwrap_or(path)
+    }
+}
+
+/// The names that a policy may use, but for the issuers: those are the gate's.
+pub fn vocabulary() -> Vocabulary {
+    let rows = ROUTES.iter().filter(|row| row.access != Access::Public);
+    let routes: BTreeSet<&str> = rows.map(Route::name).collect();
+    Vocabulary {
+        issuers: Vec::new(),
+        routes: routes.into_iter().map(str::to_owned).collect(),
+        fields: REQUEST_FIELDS
+            .iter()
+            .map(|field| field.name.to_owned())
+            .collect(),
     }
 }
 
@@ -202,13 +226,15 @@ async fn guard(
 ) -> Response {
     let opened = request.extensions().get::<Opened>();
     let is_open = opened.is_some_and(|opened| opened.0.path == row.path);
-    let allowed = match (row.access, request.extensions().get::<Arc<Identity>>()) {
+    let identity = request.extensions().get::<Arc<Identity>>();
+    let known = identity.zip(request.extensions().get::<Arc<Rights>>());
+    let allowed = match (row.access, known) {
         (Access::Public, _) => Ok(()),
         (_, None) if is_open => Ok(()),
-        (access, Some(identity)) => shared
+        (access, Some((identity, rights))) => shared
             .app
             .gate
-            .authorise(identity, access)
+            .authorise(identity, rights, access, row.name())
             .map_err(|denied| refused(&shared, denied)),
         // The front lets nobody without an identity through to a protected row; refuse all the same.
         (_, None) => Err(ApiError::internal()),

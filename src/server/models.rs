@@ -1,37 +1,51 @@
-//! `/v1/models`: the one model that is served.
+//! `/v1/models`: the one model that is served, to those who may name it.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::ApiError;
 use super::app::{ModelCard, Shared};
+use super::{ApiError, chat, refused};
+use crate::auth::Rights;
 
 /// `GET /v1/models`
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [describe(&shared.app.model)]}))
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(rights): Extension<Arc<Rights>>,
+) -> Json<Value> {
+    let model = &shared.app.model;
+    let allowed = rights.allows_model(&model.id);
+    let data: Vec<Value> = allowed
+        .then(|| describe(model, &rights))
+        .into_iter()
+        .collect();
+    Json(json!({"object": "list", "data": data}))
 }
 
 /// `GET /v1/models/{id}`
 pub(super) async fn one(
     State(shared): State<Arc<Shared>>,
+    Extension(rights): Extension<Arc<Rights>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     // A path that does not decode to text names no model.
     let id = id.map(|Path(id)| id).unwrap_or_default();
     let model = &shared.app.model;
+    rights
+        .check_model(&id)
+        .map_err(|denied| refused(&shared, denied))?;
     if id == model.id {
-        Ok(Json(describe(model)))
+        Ok(Json(describe(model, &rights)))
     } else {
         Err(ApiError::model_not_found(&id))
     }
 }
 
 /// OpenAI's four keys, and the three that benchmark clients read from other servers.
-fn describe(model: &ModelCard) -> Value {
+fn describe(model: &ModelCard, rights: &Rights) -> Value {
     json!({
         "id": model.id,
         "object": "model",
@@ -39,7 +53,7 @@ fn describe(model: &ModelCard) -> Value {
         "owned_by": model.owned_by,
         "root": model.id,
         "parent": null,
-        "max_model_len": model.max_model_len,
+        "max_model_len": chat::context(model, rights),
     })
 }
 
@@ -58,7 +72,7 @@ mod tests {
             vocab_size: 100,
             sampling: SamplingDefaults::default(),
         };
-        let keys: Vec<String> = describe(&card)
+        let keys: Vec<String> = describe(&card, &Rights::default())
             .as_object()
             .unwrap()
             .keys()
@@ -76,6 +90,6 @@ mod tests {
                 "max_model_len"
             ]
         );
-        assert_eq!(describe(&card)["root"], "seedling");
+        assert_eq!(describe(&card, &Rights::default())["root"], "seedling");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mixgate::auth::{Identity, Meter, Revocation, ShareConfig, TokensUsed};
+use mixgate::auth::{Identity, Meter, Revocation, TokensUsed};
 use mixgate::engine::EngineConfig;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl Ledger {
 }
 
 /// A house where a request that ignores the end of sequence would run for a minute.
-async fn slow_house(shares: Vec<ShareConfig>) -> (House, Arc<Ledger>) {
+async fn slow_house(policy: &str) -> (House, Arc<Ledger>) {
     let ledger = Arc::<Ledger>::default();
     let engine = EngineConfig {
         max_waiting: 64,
@@ -58,7 +58,7 @@ async fn slow_house(shares: Vec<ShareConfig>) -> (House, Arc<Ledger>) {
         pace: Duration::from_millis(1),
         max_model_len: 60_000,
         engine,
-        shares,
+        policy: policy.to_owned(),
         meter: Some(ledger.clone()),
         ..Plan::default()
     })
@@ -66,12 +66,7 @@ async fn slow_house(shares: Vec<ShareConfig>) -> (House, Arc<Ledger>) {
     (house, ledger)
 }
 
-fn a_second_for_all() -> Vec<ShareConfig> {
-    vec![ShareConfig {
-        max_request_seconds: Some(1),
-        ..ShareConfig::default()
-    }]
-}
+const A_SECOND_FOR_ALL: &str = "[[rules]]\nname = \"all\"\nmax_request_seconds = 1\n";
 
 /// What was told adds up to what the engine counted, and each sequence was told once.
 fn assert_books_agree(house: &House, ledger: &Ledger, sequences: usize) {
@@ -85,7 +80,7 @@ fn assert_books_agree(house: &House, ledger: &Ledger, sequences: usize) {
 
 #[tokio::test]
 async fn a_request_over_its_time_is_504_and_not_to_be_sent_again() {
-    let (house, ledger) = slow_house(a_second_for_all()).await;
+    let (house, ledger) = slow_house(A_SECOND_FOR_ALL).await;
     let response = house.chat(json!({"ignore_eos": true})).await;
     assert_eq!(response.headers()["x-should-retry"], "false");
     assert!(!response.headers().contains_key("retry-after"));
@@ -98,7 +93,7 @@ async fn a_request_over_its_time_is_504_and_not_to_be_sent_again() {
 
 #[tokio::test]
 async fn a_stream_over_its_time_ends_with_an_error_event() {
-    let (house, ledger) = slow_house(a_second_for_all()).await;
+    let (house, ledger) = slow_house(A_SECOND_FOR_ALL).await;
     let request = house
         .chat_request(json!({"stream": true, "ignore_eos": true, "n": 2}))
         .header("x-request-id", "late-stream");
@@ -126,16 +121,13 @@ async fn a_stream_over_its_time_ends_with_an_error_event() {
 }
 
 #[tokio::test]
-async fn shares_are_the_verified_identity_s_whatever_the_request_says() {
-    let shares = vec![ShareConfig {
-        subject: Some("ann".to_owned()),
-        max_request_seconds: Some(1),
-        ..ShareConfig::default()
-    }];
+async fn rights_are_the_verified_identity_s_whatever_the_request_says() {
+    let policy = "[[rules]]\nname = \"ann\"\nwhen = { subject = \"ann\" }\nmax_request_seconds = 1\n\
+                  [[rules]]\nname = \"others\"\n";
     let house = House::with(Plan {
         pace: Duration::from_millis(1),
         max_model_len: 60_000,
-        shares,
+        policy: policy.to_owned(),
         ..Plan::default()
     })
     .await;
@@ -153,7 +145,7 @@ async fn shares_are_the_verified_identity_s_whatever_the_request_says() {
 
 #[tokio::test]
 async fn a_revoked_request_is_403_if_nothing_was_sent_yet() {
-    let (house, ledger) = slow_house(Vec::new()).await;
+    let (house, ledger) = slow_house("").await;
     let request = tokio::spawn(house.chat_request(json!({"ignore_eos": true})).send());
     house
         .eventually("a running request", || house.engine.stats().running == 1)
@@ -172,7 +164,7 @@ async fn a_revoked_request_is_403_if_nothing_was_sent_yet() {
 
 #[tokio::test]
 async fn a_revoked_stream_ends_with_an_error_event() {
-    let (house, ledger) = slow_house(Vec::new()).await;
+    let (house, ledger) = slow_house("").await;
     let fields = json!({"stream": true, "ignore_eos": true});
     let mut stream = house.chat(fields).await;
     assert!(within(stream.chunk()).await.unwrap().is_some());
@@ -186,7 +178,7 @@ async fn a_revoked_stream_ends_with_an_error_event() {
 
 #[tokio::test]
 async fn every_token_of_streams_killed_anywhere_is_told_to_the_meter_once() {
-    let (house, ledger) = slow_house(Vec::new()).await;
+    let (house, ledger) = slow_house("").await;
     let mut dice = 7u64;
     let mut roll = |sides: u64| {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

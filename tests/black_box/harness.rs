@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareConfig};
+use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, Policy, Vocabulary};
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
-use mixgate::server::{App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig};
+use mixgate::server::{
+    App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig, vocabulary,
+};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,7 +36,8 @@ pub struct Plan {
     pub engine: EngineConfig,
     pub max_model_len: usize,
     pub pace: Duration,
-    pub shares: Vec<ShareConfig>,
+    /// The text of a policy file; empty: none.
+    pub policy: String,
     pub meter: Option<Arc<dyn Meter>>,
 }
 
@@ -59,7 +62,7 @@ impl Default for Plan {
             engine,
             max_model_len: 512,
             pace: Duration::ZERO,
-            shares: Vec::new(),
+            policy: String::new(),
             meter: None,
         }
     }
@@ -276,11 +279,16 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let engine = Engine::start(parrot, plan.engine.clone(), vec![eos]);
     let clock = Clock::system();
     let issuer = BuiltinIssuer::ephemeral().unwrap();
-    let config = AuthConfig {
-        shares: plan.shares.clone(),
-        ..AuthConfig::default()
-    };
+    let config = AuthConfig::default();
     let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    if !plan.policy.is_empty() {
+        let issuers = gate.issuers().into_iter().map(|issuer| issuer.issuer);
+        let vocabulary = Vocabulary {
+            issuers: issuers.collect(),
+            ..vocabulary()
+        };
+        gate = gate.with_policy(Policy::parse(&plan.policy, &vocabulary).unwrap());
+    }
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }

@@ -17,6 +17,7 @@ mod lifecycle;
 mod observe;
 mod parrot;
 mod patience;
+mod policy;
 mod queue;
 mod streaming;
 mod tls;

@@ -1,114 +1,106 @@
 //! What the operator grants to whom: verified claims in, [`Rights`] out. Pure: no clock, no counters, no I/O but
 //! reading the file.
+//!
+//! Rules are read from top to bottom, and every rule whose conditions hold counts. Each right comes from the first of
+//! them that states it; so does each limit, which is named by what it measures and for whom. A rule that denies refuses
+//! whomever it matches, wherever it stands. Whom no rule matches is refused. Without a file, everybody gets
+//! [`Rights::default`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `file`, `value` | the policy as it is written |
+//! | `read` | text → that, with every fault of form |
+//! | `judge` | that → rules, with every fault of meaning |
+//! | `rule`, `condition`, `address` | whom a rule matches and what it states |
+//! | `decide` | rules → rights, and which rule gave what |
+//! | `explain` | the same, for a person |
+//! | `store` | the policy in force |
+//! | `reference` | the schema and the page of documentation |
 
-mod share;
+mod address;
+mod condition;
+mod decide;
+mod explain;
+mod fault;
+mod file;
+mod judge;
+mod read;
+mod reference;
+mod rights;
+mod rule;
+mod store;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::limits::Limit;
-use super::{Denied, GateError, Identity, Share};
+use super::{Denied, Identity, Reason};
 
-pub use share::ShareConfig;
-use share::Shares;
+pub use decide::{Decision, Grant};
+pub use explain::{Explanation, Question};
+pub use fault::{PolicyError, PolicyFault};
+pub use judge::Vocabulary;
+pub use reference::{EXAMPLE, reference, schema};
+pub use rights::{Expiry, Rights, WhenShort};
+pub use store::{PolicyStatus, PolicyStore, Reloaded};
 
-/// What one caller may do now, from the rules in force when the request came. Immutable; a request keeps the rights
-/// that it came with, whatever is reloaded meanwhile.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rights {
-    /// Weight, priority and longest time.
-    pub share: Share,
-    /// Models that may be named; `None` for all. An entry may end in `*`.
-    pub models: Option<Arc<[Box<str>]>>,
-    /// Most `max_tokens` of one completion; also what a request without `max_tokens` gets at most.
-    pub max_tokens: Option<u32>,
-    /// Most tokens of prompt and completion together.
-    pub max_context: Option<u32>,
-    /// Most completions of one request.
-    pub max_n: Option<u32>,
-    /// Whether requests may bring tools.
-    pub tools: bool,
-    /// Whether its prompts share the operator's public prefixes with other tenants.
-    pub public_prefixes: bool,
-    /// Request fields that may not be used at all.
-    pub denied_fields: Arc<[Box<str>]>,
-    /// What counts against whom. Empty: no limit.
-    pub limits: Arc<[Limit]>,
-    /// What happens to a request whose explicit `max_tokens` a budget does not cover.
-    pub when_short: WhenShort,
-    /// What happens to a running request whose credential expires.
-    pub on_expiry: Expiry,
-    /// Headers to add to every response to this caller: lower-case name, value.
-    pub response_headers: Arc<[(Box<str>, Box<str>)]>,
-}
+use address::AddressLists;
+use fault::Faults;
+use rule::Rule;
 
-impl Default for Rights {
-    /// Everything, without limit.
-    fn default() -> Self {
-        Self {
-            share: Share::default(),
-            models: None,
-            max_tokens: None,
-            max_context: None,
-            max_n: None,
-            tools: true,
-            public_prefixes: true,
-            denied_fields: Arc::default(),
-            limits: Arc::default(),
-            when_short: WhenShort::Clamp,
-            on_expiry: Expiry::Finish,
-            response_headers: Arc::default(),
-        }
-    }
-}
-
-impl Rights {
-    /// Whether `model` may be named. Asked before whether it exists.
-    pub fn allows_model(&self, model: &str) -> bool {
-        self.models.as_deref().is_none_or(|allowed| {
-            allowed.iter().any(|name| match name.strip_suffix('*') {
-                Some(start) => model.starts_with(start),
-                None => **name == *model,
-            })
-        })
-    }
-}
-
-/// What happens to a request that a budget covers in part only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WhenShort {
-    /// It runs as far as the budget goes and then ends with an error and exact usage.
-    #[default]
-    Clamp,
-    /// It is refused.
-    Refuse,
-}
-
-/// What happens to a running request whose credential expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Expiry {
-    /// It was valid when it was admitted: it runs to its end.
-    #[default]
-    Finish,
-    /// It may run for this much longer.
-    Grace(Duration),
-    /// It ends within a step.
-    Cut,
-}
-
-/// The rules in force, judged as a whole.
+/// The rules in force, judged as a whole. The default has none and lets everybody in.
 #[derive(Debug, Default)]
 pub struct Policy {
-    shares: Shares,
+    /// `None`: there is no policy file.
+    rules: Option<Vec<Rule>>,
+    addresses: AddressLists,
 }
 
 impl Policy {
-    pub(in crate::auth) fn of_shares(
-        entries: &[ShareConfig],
-        issuers: &[&str],
-    ) -> Result<Self, GateError> {
-        Shares::new(entries, issuers).map(|shares| Self { shares })
+    /// Judges the text of a policy file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, from top to bottom.
+    pub fn parse(text: &str, vocabulary: &Vocabulary) -> Result<Self, Vec<PolicyFault>> {
+        let mut faults = Faults::of(text);
+        let file = read::read(text, &mut faults);
+        let (rules, addresses) = judge::judge(file, vocabulary, &mut faults);
+        let faults = faults.into_list();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        if rules.is_empty() {
+            return Err(vec![PolicyFault {
+                line: 1,
+                message: "the policy has no rules, which would refuse everybody".to_owned(),
+                hint: Some(
+                    "to refuse everybody, say so: [[rules]] with a name and deny = true".to_owned(),
+                ),
+            }]);
+        }
+        Ok(Self {
+            rules: Some(rules),
+            addresses,
+        })
+    }
+
+    /// Whether anybody may call from `address` at all. Asked before a credential is looked at.
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        self.addresses.allows(address)
+    }
+
+    /// What `identity`, calling from `address`, may do, and which rule gave what.
+    pub fn decide(&self, identity: &Identity, address: IpAddr) -> Decision {
+        if !self.allows_address(address) {
+            let detail = format!("the policy's [addresses] keep {address} out");
+            return Decision::refused(Reason::AddressNotAllowed, detail);
+        }
+        match &self.rules {
+            None => Decision::open(),
+            Some(rules) => Decision::by(rules, identity, address),
+        }
     }
 
     /// What `identity`, calling from `address`, may do.
@@ -116,29 +108,17 @@ impl Policy {
     /// # Errors
     /// 403, if no rule lets it in or one keeps it out.
     pub fn rights(&self, identity: &Identity, address: IpAddr) -> Result<Arc<Rights>, Denied> {
-        let _ = address;
-        Ok(Arc::new(Rights {
-            share: self.shares.of(identity),
-            ..Rights::default()
-        }))
-    }
-}
-
-/// Holds the policy in force and replaces it whole.
-#[derive(Debug, Default)]
-pub struct PolicyStore(RwLock<Arc<Policy>>);
-
-impl PolicyStore {
-    /// Holds `policy`.
-    pub fn new(policy: Policy) -> Self {
-        Self(RwLock::new(Arc::new(policy)))
+        self.decide(identity, address).rights()
     }
 
-    /// The policy in force.
-    pub fn current(&self) -> Arc<Policy> {
-        match self.0.read() {
-            Ok(policy) => policy.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
+    /// The names of the rules, from top to bottom.
+    pub fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().flatten().map(|rule| &*rule.name)
+    }
+
+    /// How many networks the lists of `[addresses]` hold, allowed and denied; `None` if all others are allowed.
+    pub fn address_counts(&self) -> (Option<usize>, usize) {
+        let AddressLists { allow, deny } = &self.addresses;
+        (allow.as_ref().map(Vec::len), deny.len())
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::kit::*;
-use crate::auth::{Access, KeyConfig};
+use crate::auth::{Access, KeyConfig, Rights};
 
 /// A gate that takes `algorithm` with `key`, given as PEM or as JWK.
 fn accepts(key: &TestKey, algorithm: &str, as_jwk: bool) {
@@ -142,8 +142,14 @@ fn an_identity_says_what_the_token_says() {
 fn identity_goes_through_authorise_and_admit() {
     let gate = gate();
     let identity = arrive(&gate, &headers(&[&format!("Bearer {}", good_token())])).unwrap();
-    assert_eq!(gate.authorise(&identity, Access::Scope("chat")), Ok(()));
-    assert_eq!(gate.authorise(&identity, Access::Verified), Ok(()));
+    assert_eq!(
+        gate.authorise(&identity, &Rights::default(), Access::Scope("chat"), "chat"),
+        Ok(())
+    );
+    assert_eq!(
+        gate.authorise(&identity, &Rights::default(), Access::Verified, "version"),
+        Ok(())
+    );
     let permit = gate
         .admit(identity.clone(), std::sync::Arc::default())
         .unwrap();
@@ -154,7 +160,12 @@ fn identity_goes_through_authorise_and_admit() {
 fn a_missing_scope_is_403_and_named_in_the_challenge() {
     let gate = gate();
     let denied = gate
-        .authorise(&accepted(&gate, &good_token()), Access::Scope("admin"))
+        .authorise(
+            &accepted(&gate, &good_token()),
+            &Rights::default(),
+            Access::Scope("admin"),
+            "admin",
+        )
         .unwrap_err();
     assert_eq!(
         (denied.status(), denied.error_type()),

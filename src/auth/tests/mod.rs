@@ -9,6 +9,5 @@ mod key_choice;
 mod kinds;
 mod kit;
 mod shape;
-mod shares;
 mod times;
 mod transport;

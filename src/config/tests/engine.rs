@@ -1,7 +1,6 @@
-//! The engine's settings, public prefixes and shares.
+//! The engine's settings, public prefixes and the policy's file.
 
 use super::*;
-use crate::auth::Priority;
 use crate::engine::SchedulingPolicy;
 
 #[test]
@@ -89,27 +88,30 @@ fn public_prefixes_that_are_none_are_refused_with_their_line() {
 }
 
 #[test]
-fn shares_are_read_shown_and_never_taken_for_secrets() {
-    let file = "[[auth.shares]]\nissuer = \"mixgate:local\"\nsubject = \"ann\"\ntenant = \"t\"\nclient = \"c\"\n\
-                scope = \"s\"\nweight = 3\npriority = \"high\"\nmax_request_seconds = 5\n";
-    let config = load(file, [], []).unwrap();
-    assert_eq!(config.auth.gate.shares[0].priority, Priority::High);
-    assert!(!config.has_issuers(), "shares are not issuers");
-    let again = load(&config.show(false), [], []).unwrap();
-    assert_eq!(again.auth.gate, config.auth.gate);
+fn the_policy_file_is_meant_from_the_configurations_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("mixgate.toml"),
+        "policy_file = \"policy.toml\"\n",
+    )
+    .unwrap();
+    let args = Args {
+        folder: folder.path().to_owned(),
+        ..Args::default()
+    };
+    let config = Config::load(&args).unwrap();
+    let path = folder.path().join("policy.toml");
+    assert_eq!(config.auth.policy_file, Some(path));
+    assert_eq!(load("", [], []).unwrap().auth.policy_file, None);
 }
 
 #[test]
-fn a_wrong_word_in_a_share_has_its_line_and_a_suggestion() {
-    let wrong = |line: &str| complaint(load(&format!("[[auth.shares]]\n{line}\n"), [], []));
-    for (line, hint) in [
-        ("priority = \"hihg\"", "hint: did you mean high?"),
-        ("wieght = 2", "hint: did you mean weight?"),
-    ] {
-        let complaint = wrong(line);
-        assert!(complaint.starts_with("mixgate.toml:2: "), "{complaint}");
-        assert!(complaint.ends_with(hint), "{complaint}");
-    }
+fn shares_have_moved_to_the_policy() {
+    let complaint = complaint(load("[[auth.shares]]\nweight = 2\n", [], []));
+    assert!(
+        complaint.starts_with("mixgate.toml:1: unknown field `shares`"),
+        "{complaint}"
+    );
 }
 
 #[test]

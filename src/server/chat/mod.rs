@@ -2,6 +2,7 @@
 
 mod completion;
 mod fields;
+mod policy;
 mod record;
 mod request;
 mod respond;
@@ -16,17 +17,18 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
-use crate::auth::{Identity, Permit, Rights};
+use crate::auth::{Denied, Identity, Permit, Rights};
 use crate::engine::{Engine, Event, Generation, Status, SubmitError, TokenId};
 use crate::text::{RawMessage, normalise};
 
-use super::app::{App, ModelCard, Shared};
+use super::app::{App, Shared};
 use super::body::JsonBody;
 use super::request_id::{Arrival, random_id};
 use super::{ApiError, refused, stream};
 
 pub(super) use completion::{Answer, Change, Decoder, Finish};
 pub use fields::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
+pub(super) use policy::context;
 pub(super) use record::Record;
 pub(super) use respond::{Envelope, WireUsage};
 pub(super) use wire::StreamOptions;
@@ -46,23 +48,28 @@ pub(super) async fn complete(
         ApiError::from(error)
     };
     accepts(&app.engine).map_err(turned_away)?;
+    let rights = permit.rights().clone();
+    let denied = |denied: Denied| refused(&shared, denied);
+    policy::check_names(&body, &app.model.id, &rights).map_err(denied)?;
     let mut chat = ChatRequest::parse(&body, &app.model)?;
+    policy::check_numbers(&body, &chat, &rights).map_err(denied)?;
     drop(body);
-    let size = Size::of(&chat, app)?;
+    let context = context(&app.model, &rights);
+    let size = Size::of(&chat, app, context)?;
     let identity = permit.identity().clone();
     let longest = permit.share().deadline;
     // Before the prompt is made: what waits is bounded, and so is the work done for nothing.
     let place = match app.engine.reserve(permit, chat.n, size.tokens) {
         Ok(place) => place,
         // It must not come back for a place that it could never use.
-        Err(_) if !size.may_fit => return Err(size.context_length(&app.model)),
+        Err(_) if !size.may_fit => return Err(size.context_length(context)),
         Err(error) => return Err(turned_away(error)),
     };
     let prompt = prompt(&shared, std::mem::take(&mut chat.messages)).await?;
 
     let (stream, stops) = (chat.stream, std::mem::take(&mut chat.stop));
     let (options, n, prompt_tokens) = (chat.stream_options, chat.n, prompt.len());
-    let request = request::engine_request(chat, prompt, &app.model)?;
+    let request = request::engine_request(chat, prompt, &app.model, &rights)?;
     let asked = Asked {
         prompt_tokens,
         n,
@@ -120,8 +127,7 @@ struct Size {
 impl Size {
     /// # Errors
     /// 400 if the prompt cannot fit the context, by its size alone.
-    fn of(chat: &ChatRequest, app: &App) -> Result<Self, ApiError> {
-        let limit = app.model.max_model_len;
+    fn of(chat: &ChatRequest, app: &App, limit: usize) -> Result<Self, ApiError> {
         let contents = chat.messages.iter().filter_map(|it| it.content.as_ref());
         let prompt = app.text.least_tokens(contents.map(String::len).sum());
         let completion = chat.max_tokens.unwrap_or(chat.min_tokens.max(1));
@@ -133,13 +139,13 @@ impl Size {
             may_fit: prompt.saturating_add(completion) <= limit,
         };
         if prompt >= limit {
-            return Err(size.context_length(&app.model));
+            return Err(size.context_length(limit));
         }
         Ok(size)
     }
 
-    fn context_length(&self, model: &ModelCard) -> ApiError {
-        ApiError::context_length_at_least(model.max_model_len, self.prompt, self.completion)
+    fn context_length(&self, limit: usize) -> ApiError {
+        ApiError::context_length_at_least(limit, self.prompt, self.completion)
     }
 }
 

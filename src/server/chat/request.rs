@@ -1,10 +1,12 @@
 //! From a valid chat request and its prompt to what the engine runs: defaults, and what the context leaves.
 
 use super::wire::{ChatRequest, WireSampling};
+use crate::auth::Rights;
 use crate::engine::{Request, SamplingParams, StopConditions, TokenId};
 use crate::server::{ApiError, ModelCard, SamplingDefaults};
 
-/// The engine's request. Without `max_tokens` the completion may take what the context leaves beside the prompt.
+/// The engine's request. Without `max_tokens` the completion may take what the context leaves beside the prompt, and
+/// the caller's rights allow.
 ///
 /// # Errors
 /// `context_length_exceeded` if the prompt leaves no room for a single token, or not for the `max_tokens` or
@@ -13,22 +15,23 @@ pub(super) fn engine_request(
     chat: ChatRequest,
     prompt: Vec<TokenId>,
     model: &ModelCard,
+    rights: &Rights,
 ) -> Result<Request, ApiError> {
-    let room = model.max_model_len.saturating_sub(prompt.len());
+    let context = super::context(model, rights);
+    let room = context.saturating_sub(prompt.len());
     let least = chat.max_tokens.unwrap_or(chat.min_tokens.max(1));
     if least > room {
-        return Err(ApiError::context_length(
-            model.max_model_len,
-            prompt.len(),
-            least,
-        ));
+        return Err(ApiError::context_length(context, prompt.len(), least));
     }
+    let most = rights
+        .max_tokens
+        .map_or(room, |most| room.min(most as usize));
     Ok(Request {
         prompt: prompt.into(),
         n: chat.n,
         sampling: sampling(chat.sampling, model.sampling),
         until: StopConditions {
-            max_tokens: chat.max_tokens.unwrap_or(room),
+            max_tokens: chat.max_tokens.unwrap_or(most),
             min_tokens: chat.min_tokens,
             stop_token_ids: chat.stop_token_ids,
             ignore_eos: chat.ignore_eos,
@@ -87,7 +90,7 @@ mod tests {
     }
 
     fn built(chat: ChatRequest, prompt_tokens: usize) -> Result<Request, ApiError> {
-        engine_request(chat, vec![1; prompt_tokens], &card())
+        engine_request(chat, vec![1; prompt_tokens], &card(), &Rights::default())
     }
 
     #[test]
@@ -96,6 +99,23 @@ mod tests {
             built(ChatRequest::default(), 4).unwrap().until.max_tokens,
             6
         );
+    }
+
+    #[test]
+    fn without_max_tokens_the_callers_cap_counts_if_it_is_less() {
+        let most = |max_tokens, max_context| {
+            let rights = Rights {
+                max_tokens,
+                max_context,
+                ..Rights::default()
+            };
+            let request = engine_request(ChatRequest::default(), vec![1; 4], &card(), &rights);
+            request.unwrap().until.max_tokens
+        };
+        assert_eq!(most(Some(2), None), 2);
+        assert_eq!(most(Some(7), None), 6);
+        assert_eq!(most(None, Some(9)), 5);
+        assert_eq!(most(None, Some(11)), 6);
     }
 
     #[test]

@@ -105,14 +105,18 @@ async fn identify(
     peer: &Peer,
     request: &Parts,
 ) -> Result<Entrant, Response> {
+    let gate = &shared.app.gate;
+    let config = &shared.config;
+    if peer.door == Door::Public {
+        let allowed = gate.check_address(peer.address);
+        allowed.map_err(|denied| refused(shared, denied).into_response())?;
+    }
     if let Some(answer) = cors.preflight(request) {
         return Err(answer);
     }
-    let config = &shared.config;
     if let Some(row) = config.open.row(peer, request, &config.trusted_proxies) {
         return Ok(Entrant::Anybody(row));
     }
-    let gate = &shared.app.gate;
     let caller = Caller {
         headers: &request.headers,
         address: peer.address,

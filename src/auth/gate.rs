@@ -149,7 +149,7 @@ impl Gate {
             return Ok(());
         }
         let detail = format!("the policy does not let {address} call");
-        Err(Denied::new(Reason::AddressNotAllowed, detail))
+        Err(Denied::new(super::Reason::AddressNotAllowed, detail))
     }
 
     /// What `identity`, calling from `address`, may do, by the policy in force.

@@ -32,6 +32,7 @@ impl Rooms {
     /// Whatever part could not start.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
         config.check_exposure()?;
+        check_tls(config)?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
         let loaded = load(config)?;
@@ -140,6 +141,19 @@ impl Listening {
             let _ = draining.await;
         };
         self.server.run(asked).await;
+    }
+}
+
+/// Sees whether certificates would be taken, before anything that takes long.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn check_tls(config: &Config) -> Result<(), Failure> {
+    match &config.server.tls {
+        Some(tls) => tls
+            .check(&Clock::system())
+            .map_err(|error| Failure::of(&error).hint_if(error.hint())),
+        None => Ok(()),
     }
 }
 

@@ -198,6 +198,18 @@ impl Gate {
         Ok(Arc::new(identity))
     }
 
+    /// Whether anybody at `address` may call at all. Asked first, of every request.
+    ///
+    /// # Errors
+    /// 403 `ip_not_allowed`.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), Denied> {
+        if self.policy.current().allows_address(address) {
+            return Ok(());
+        }
+        let detail = format!("the policy does not let {address} call");
+        Err(Denied::new(super::Reason::AddressNotAllowed, detail))
+    }
+
     /// What `identity`, calling from `address`, may do, by the policy in force.
     ///
     /// # Errors

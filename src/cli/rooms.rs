@@ -32,6 +32,7 @@ impl Rooms {
     /// Whatever part could not start.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
         config.check_exposure()?;
+        check_tls(config)?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
         let ledger = ledger(config, &gate, clock.clone())?;
@@ -173,6 +174,19 @@ fn ledger(config: &Config, gate: &Gate, clock: Clock) -> Result<Ledger, Failure>
     limits.restore(&ledger.budgets(&[&today, &today[..7]]).map_err(told)?);
     ledger.budgets_from(move || limits.changed_budgets());
     Ok(ledger)
+}
+
+/// Sees whether certificates would be taken, before anything that takes long.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn check_tls(config: &Config) -> Result<(), Failure> {
+    match &config.server.tls {
+        Some(tls) => tls
+            .check(&Clock::system())
+            .map_err(|error| Failure::of(&error).hint_if(error.hint())),
+        None => Ok(()),
+    }
 }
 
 /// The gate that the configuration asks for. Makes the built-in issuer's key if there is none yet.

@@ -294,7 +294,7 @@ settings! {
     /// Port for the operator's own machines: probes, metrics and models without a token; 0 picks a free one
     /// The admin routes are here too, with a token of their scope. It speaks plain text.
     internal_port: Option<u16> {
-        group: Server, value: "PORT", default: DefaultValue::Unset("no second listener"), short: true
+        group: Server, value: "PORT", default: DefaultValue::Unset("no second listener"), short: false
     }
 
     /// Address that internal_port is on
@@ -316,12 +316,12 @@ settings! {
     /// PEM file of the server's certificate, followed by its chain; with it the public port speaks TLS
     /// Read anew when it changes and on SIGHUP.
     tls_cert_file: Option<PathBuf> {
-        group: Tls, value: "FILE", default: DefaultValue::Unset("plain text"), short: true
+        group: Tls, value: "FILE", default: DefaultValue::Unset("plain text"), short: false
     }
 
     /// PEM file of its key; readable by its owner alone
     tls_key_file: Option<PathBuf> {
-        group: Tls, value: "FILE", default: DefaultValue::Unset("none"), short: true
+        group: Tls, value: "FILE", default: DefaultValue::Unset("none"), short: false
     }
 
     /// Whether clients show certificates

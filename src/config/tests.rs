@@ -9,6 +9,7 @@ use crate::model::ModelSource;
 
 mod engine;
 mod ledger;
+mod server;
 
 /// Arguments with a file called `mixgate.toml`, an environment and flags.
 pub(super) fn args<const E: usize, const F: usize>(

@@ -8,7 +8,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request};
 use axum::response::{IntoResponse, Response};
@@ -78,6 +79,9 @@ pub(super) async fn answer(
     audit.answered(&response);
 
     metadata::point_to(shared, response.headers_mut());
+    if method == Method::HEAD {
+        without_body(&mut response);
+    }
     cors.mark(response.headers_mut());
     if let Ok(id) = HeaderValue::from_str(&arrival.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -111,6 +115,11 @@ async fn identify(
     peer: &Peer,
     request: &Parts,
 ) -> Result<Entrant, Response> {
+    let gate = &shared.app.gate;
+    if peer.door == Door::Public {
+        let allowed = gate.check_address(peer.address);
+        allowed.map_err(|denied| refused(shared, denied).into_response())?;
+    }
     if let Some(answer) = cors.preflight(request) {
         return Err(answer);
     }
@@ -120,7 +129,6 @@ async fn identify(
     {
         return Ok(Entrant::Anybody(row));
     }
-    let gate = &shared.app.gate;
     let caller = Caller {
         headers: &request.headers,
         address: peer.address,
@@ -133,6 +141,15 @@ async fn identify(
         Err(denied) => Err(shared.failures.judge(peer.address, denied)),
     };
     known.map_err(|denied| refused(shared, denied).into_response())
+}
+
+/// A refusal has a body, and over HTTP/2 nobody else takes it away: a client would take the whole stream for broken.
+fn without_body(response: &mut Response) {
+    let size = response.body().size_hint().exact();
+    if let Some(size) = size.filter(|&size| size > 0) {
+        response.headers_mut().insert(CONTENT_LENGTH, size.into());
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// Adds the headers that the policy has for this caller. What the server says itself stays as it is.

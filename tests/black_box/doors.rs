@@ -253,3 +253,44 @@ async fn who_is_not_listed_cannot_claim_to_be() {
         assert_eq!(status, 401, "{header}");
     }
 }
+
+#[tokio::test]
+async fn an_address_that_the_policy_keeps_out_hears_nothing_else() {
+    let server = ServerConfig {
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        ..inside(patient())
+    };
+    let house = House::with(Plan {
+        server,
+        policy: "[addresses]\ndeny = [\"203.0.113.0/24\"]\n[[rules]]\nname = \"all\"\n".to_owned(),
+        ..Plan::default()
+    })
+    .await;
+    let bearer = format!("Bearer {}", house.token());
+    let mut line = Line::http1(plain(house.address).await).await;
+    for (forwarded, path, token, wanted) in [
+        ("203.0.113.9", "/livez", None, 403),
+        ("203.0.113.9", "/v1/models", None, 403),
+        ("203.0.113.9", "/v1/models", Some(&*bearer), 403),
+        ("198.51.100.1", "/livez", None, 200),
+        ("198.51.100.1", "/v1/models", None, 401),
+        ("198.51.100.1", "/v1/models", Some(&*bearer), 200),
+        // What the caller wrote itself is neither believed nor held against it.
+        ("203.0.113.9, 198.51.100.1", "/livez", None, 200),
+        ("198.51.100.1, 203.0.113.9", "/livez", None, 403),
+        // Nothing to go by but the proxy.
+        ("nonsense", "/livez", None, 200),
+    ] {
+        let mut headers = vec![("x-forwarded-for", forwarded)];
+        headers.extend(token.map(|token| ("authorization", token)));
+        let (status, _, text) = line.ask("GET", path, &headers).await;
+        assert_eq!(status, wanted, "{path} for {forwarded}");
+        if wanted == 403 {
+            let code = error_of(&serde_json::from_str(&text).unwrap()).0;
+            assert_eq!(code, "ip_not_allowed");
+        }
+    }
+    let mut within = Line::http1(plain(house.internal.unwrap()).await).await;
+    let denied = [("x-forwarded-for", "203.0.113.9")];
+    assert_eq!(within.ask("GET", "/livez", &denied).await.0, 200);
+}

@@ -134,7 +134,7 @@ impl Mixgate {
         Self::serve_at(home, &[])
     }
 
-    fn serve_at(home: Home, more: &[&str]) -> Self {
+    pub fn serve_at(home: Home, more: &[&str]) -> Self {
         let state_dir = home.state_dir();
         let words = ["serve", "--port", "0", "--state-dir"];
         let words = [&words[..], &[state_dir.to_str().unwrap()], more].concat();

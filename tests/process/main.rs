@@ -10,6 +10,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod costs;
+mod doors;
 mod fields;
 mod harness;
 mod leaks;

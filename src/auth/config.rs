@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::ShareConfig;
+use super::{CertificateConfig, ShareConfig};
 
 /// Whom to believe and what they get. The default believes the built-in issuer alone and treats all alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ pub struct AuthConfig {
     /// Who gets more of the machine, or less, or goes first; the first entry that fits a caller counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
+    /// Whether an API key may come in `api-key` or `x-api-key` too, for clients that cannot send it as a bearer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub api_key_headers: bool,
+    /// What a verified client certificate stands for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub certificates: CertificateConfig,
 }
 
 impl AuthConfig {
@@ -114,6 +120,14 @@ impl OneOrMany {
             Self::Many(many) => many,
         }
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_default(config: &CertificateConfig) -> bool {
+    *config == CertificateConfig::default()
 }
 
 fn default_skew_s() -> u64 {

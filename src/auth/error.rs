@@ -49,6 +49,12 @@ pub enum GateError {
         /// What is wrong.
         problem: ShareProblem,
     },
+    /// A fault in the rules for client certificates.
+    #[error("auth.certificates: {problem}")]
+    Certificates {
+        /// What is wrong.
+        problem: &'static str,
+    },
 }
 
 impl GateError {
@@ -65,6 +71,7 @@ impl GateError {
             Self::Issuer { problem, .. } => problem.hint(),
             Self::Key { problem, .. } => problem.hint(),
             Self::Share { problem, .. } => problem.hint(),
+            Self::Certificates { .. } => None,
         }
     }
 }

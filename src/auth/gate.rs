@@ -5,25 +5,31 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::certificate::{self, Certificates};
+use super::credential::{self, Places, Presented};
 use super::denied::{Denied, Reason, quoted};
+use super::follow::Followed;
 use super::issuer::Issuer;
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights,
 };
 use crate::clock::{Clock, Uptime};
+use crate::ledger::{Ledger, LedgerError};
 use crate::strict_json;
 
 /// Verifies who calls and admits them. Shared by all connections; holds no lock and does no I/O.
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
+    places: Places,
+    certificates: Certificates,
     policy: Arc<PolicyStore>,
     limits: Arc<Limits>,
-    revoked: Arc<Revoked>,
+    followed: Arc<Followed>,
     meter: Option<Arc<dyn Meter>>,
     clock: Clock,
 }
@@ -67,11 +73,17 @@ impl Gate {
         }
         let names: Vec<&str> = issuers.keys().map(|name| &**name).collect();
         let policy = Policy::of_shares(&config.shares, &names)?;
+        let certificates = Certificates::new(&config.certificates)?;
         Ok(Self {
             issuers,
+            places: Places {
+                api_key_headers: config.api_key_headers,
+                certificate: certificates.identify,
+            },
+            certificates,
             policy: Arc::new(PolicyStore::new(policy)),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
-            revoked: Arc::default(),
+            followed: Arc::new(Followed::new(clock.clone(), Uptime::start())),
             meter: None,
             clock,
         })
@@ -86,6 +98,30 @@ impl Gate {
         }
     }
 
+    /// The same gate, which tells by `uptime`, beside its clock, when running requests outlive their credentials.
+    #[must_use]
+    pub fn with_uptime(self, uptime: Uptime) -> Self {
+        Self {
+            followed: Arc::new(Followed::new(self.clock.clone(), uptime)),
+            ..self
+        }
+    }
+
+    /// Puts the API keys and revocations in force that `ledger` has now, and ends what runs under a right that is gone.
+    /// Blocks while it reads.
+    ///
+    /// # Errors
+    /// If it cannot be read; what was in force stays so.
+    pub fn reload(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+        self.followed.reload(ledger)
+    }
+
+    /// Does the same now and whenever `ledger` has changed, for ever. A server that starts should have called
+    /// [`Gate::reload`] before it answers.
+    pub fn follow(&self, ledger: Ledger) -> impl Future<Output = ()> + Send + 'static {
+        self.followed.clone().follow(ledger)
+    }
+
     /// The policy in force, to be replaced when its file changes.
     pub fn policy(&self) -> &Arc<PolicyStore> {
         &self.policy
@@ -98,7 +134,7 @@ impl Gate {
 
     /// The revocations in force.
     pub fn revoked(&self) -> &Arc<Revoked> {
-        &self.revoked
+        &self.followed.revoked
     }
 
     /// Who calls. Waits only for an issuer's keys, within bounds, when a token names one that is not known yet.
@@ -106,8 +142,21 @@ impl Gate {
     /// # Errors
     /// A refusal that is the same, byte for byte, for everything up to and including a bad signature.
     pub async fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<Identity>, Denied> {
-        let identity = self.verify(credential::bearer(caller.headers)?)?;
-        self.revoked.check(&identity)?;
+        let identity = match credential::presented(&caller, self.places)? {
+            Presented::Token(token) => {
+                let identity = self.verify(token)?;
+                certificate::check_binding(&identity, caller.certificate)?;
+                identity
+            }
+            Presented::ApiKey(key) => self
+                .followed
+                .api_keys
+                .identity(key, self.clock.unix_seconds())?,
+            Presented::Certificate(der) => {
+                self.certificates.identity(der, self.clock.unix_seconds())?
+            }
+        };
+        self.followed.revoked.check(&identity)?;
         Ok(Arc::new(identity))
     }
 
@@ -146,14 +195,15 @@ impl Gate {
     pub fn admit(&self, identity: Arc<Identity>, rights: Arc<Rights>) -> Result<Permit, Denied> {
         let admission = self.limits.admit(&identity, &rights)?;
         let meter = self.meter.clone();
-        let permit = Permit::new(identity, rights, admission, &self.revoked, meter);
+        let permit = Permit::new(identity, rights, admission, &self.followed.revoked, meter);
         if let Some(meter) = &self.meter {
             meter.admitted(permit.identity(), permit.revocation());
         }
         Ok(permit)
     }
 
-    /// Verifies one token, as [`Gate::authenticate`] does after it has found it.
+    /// Verifies one token, as [`Gate::authenticate`] does after it has found it. What is left to do there is to see
+    /// whether it was revoked, and whether the caller holds the certificate of one that [`Identity::is_bound`].
     ///
     /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
     /// keys to try, and those are looked up by exact string.

@@ -13,6 +13,7 @@
 //! | `token/header` | algorithm, key id and type; refuses every extension |
 //! | `issuer`, `key` | the one key that may vouch for this issuer with this algorithm |
 //! | `token/claims`, `token/time` | what the signed claims say, typed strictly |
+//! | `api_key`, `certificate` | the same for the other credentials |
 //! | `revoked` | whether that right was taken away since |
 //! | `policy` | what the operator grants to whom |
 //! | `limits` | how much of it, by reservation |
@@ -20,11 +21,14 @@
 //!
 //! jsonwebtoken does the signature arithmetic and nothing else: its own claim checks accept too much.
 
+mod api_key;
+mod certificate;
 mod config;
 mod credential;
 mod denied;
 mod error;
 mod files;
+mod follow;
 mod gate;
 mod identity;
 mod issuer;
@@ -37,6 +41,8 @@ mod revoked;
 mod tests;
 mod token;
 
+pub use api_key::{ApiKeyError, KEYS_ISSUER, NewApiKey, is_api_key_id};
+pub use certificate::{CERTIFICATES_ISSUER, CertificateConfig, SubjectName, TenantName};
 pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
 pub use denied::{Denied, Reason};
@@ -49,7 +55,7 @@ pub use issuer::mint::{MintError, MintRequest};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
-pub use revoked::{Revoked, Watched};
+pub use revoked::{Revoked, Watched, Withdrawn};
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

@@ -120,17 +120,20 @@ pub enum FinishReason {
     DeadlineExceeded,
     /// The caller's right was taken away.
     Revoked,
+    /// The caller's credential has expired, and its rights do not let the request go on.
+    Expired,
 }
 
 impl FinishReason {
     /// Every reason, in the order of [`super::Stats::finished_total`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Stop,
         Self::Length,
         Self::Cancelled,
         Self::Aborted,
         Self::DeadlineExceeded,
         Self::Revoked,
+        Self::Expired,
     ];
 }
 

@@ -11,6 +11,7 @@
 //! | 405 | `method_not_allowed` | with `Allow` |
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
 //! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
+//! | 401 | `token_expired` | the caller's credential has expired meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |

@@ -16,7 +16,11 @@ fn try_gate(toml: &str, others: usize) -> Result<Gate, GateError> {
     believed.tenant_claim = Some("org".to_owned());
     let mut issuers = vec![believed];
     issuers.extend((0..others).map(|_| issuer(OTHER, vec![pem_key(None, &ED)])));
-    let config = AuthConfig { issuers, shares };
+    let config = AuthConfig {
+        issuers,
+        shares,
+        ..AuthConfig::default()
+    };
     Gate::new(&config, None, Clock::manual(super::kit::NOW).0)
 }
 

@@ -44,6 +44,16 @@ impl ApiError {
         error.with(WWW_AUTHENTICATE, HeaderValue::from_static(REVOKED))
     }
 
+    /// The caller's credential expired while the request waited or ran. A fresh one will do.
+    pub(in crate::server) fn credential_expired() -> Self {
+        let message = "Your credential expired while the request was running; it was ended.";
+        let error = Self::new(StatusCode::UNAUTHORIZED, "token_expired", message);
+        error
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static(EXPIRED))
+            .with(SHOULD_RETRY, HeaderValue::from_static("true"))
+            .with(RETRY_AFTER_MS, HeaderValue::from_static("10"))
+    }
+
     /// The queue has no place now, and will after `retry_after`.
     fn later(mut self, retry_after: Duration) -> Self {
         let millis = retry_after.as_nanos().div_ceil(1_000_000).max(1);
@@ -134,6 +144,8 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const REVOKED: &str =
     r#"Bearer realm="llm", error="invalid_token", error_description="the access was revoked""#;
+const EXPIRED: &str =
+    r#"Bearer realm="llm", error="invalid_token", error_description="the access token expired""#;
 
 #[cfg(test)]
 mod tests {

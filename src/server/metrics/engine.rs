@@ -84,12 +84,12 @@ pub(super) fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
     };
     let kv_tokens = stats.kv_blocks * stats.block_size;
     let concurrency = kv_tokens as f64 / max_model_len.max(1) as f64;
-    let [stop, length, cancelled, aborted, late, revoked] = stats.finished_total;
+    let [stop, length, cancelled, aborted, late, revoked, expired] = stats.finished_total;
     // vLLM's words. "repetition" is one of its detectors, which is not ours; it stays at 0 for dashboards.
     let finished = [
         ("stop", stop),
         ("length", length),
-        ("abort", cancelled + late + revoked),
+        ("abort", cancelled + late + revoked + expired),
         ("error", aborted),
         ("repetition", 0),
     ];
@@ -214,5 +214,6 @@ fn word(reason: FinishReason) -> &'static str {
         FinishReason::Aborted => "aborted",
         FinishReason::DeadlineExceeded => "deadline_exceeded",
         FinishReason::Revoked => "revoked",
+        FinishReason::Expired => "expired",
     }
 }

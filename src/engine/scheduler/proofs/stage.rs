@@ -46,7 +46,7 @@ pub(super) struct Guest {
 pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) generated: u64,
-    pub(super) finished: [u64; 6],
+    pub(super) finished: [u64; 7],
     pub(super) preempted: u64,
     pub(super) hits: u64,
     pub(super) copies: u64,

@@ -41,7 +41,7 @@ mod revoked;
 mod tests;
 mod token;
 
-pub use api_key::{ApiKeyError, KEYS_ISSUER, NewApiKey, is_api_key_id};
+pub use api_key::{ApiKeyError, KEYS_ISSUER, NewApiKey, api_key_state, is_api_key_id};
 pub use certificate::{CERTIFICATES_ISSUER, CertificateConfig, SubjectName, TenantName};
 pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
@@ -55,7 +55,10 @@ pub use issuer::mint::{MintError, MintRequest};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
-pub use revoked::{Revoked, Watched, Withdrawn};
+pub use revoked::{
+    REVOCABLE, RevocationError, Revoked, Watched, Withdrawn, revocation, revoked_name,
+    revoked_words,
+};
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

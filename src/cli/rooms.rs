@@ -34,6 +34,9 @@ impl Rooms {
         config.check_exposure()?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
+        let ledger = Ledger::in_memory();
+        // Before anybody is let in: a revocation must hold from the first request on.
+        gate.reload(&ledger).map_err(|error| Failure::of(&error))?;
         let loaded = load(config)?;
         let Capacity {
             vocab_size,
@@ -62,7 +65,7 @@ impl Rooms {
                 gate,
                 text: Arc::new(loaded.text),
                 model,
-                ledger: Ledger::in_memory(),
+                ledger,
                 clock,
             },
             model: loaded.facts,

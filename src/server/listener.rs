@@ -104,6 +104,8 @@ impl Server {
             stopped,
         };
         let mut connections = JoinSet::new();
+        let app = &self.shared.app;
+        let following = tokio::spawn(app.gate.follow(app.ledger.clone()));
         {
             let mut accepting = pin!(acceptor.accept(&mut connections));
             tokio::select! {
@@ -125,6 +127,7 @@ impl Server {
         let engine = self.shared.app.engine.clone();
         // It blocks until the engine's thread has ended. Should it panic, there is nothing left to stop.
         let _ = tokio::task::spawn_blocking(move || engine.shutdown()).await;
+        following.abort();
         // Nobody listens if no connection is left.
         let _ = stop.send(true);
         let _ = timeout(FAREWELL, async {

@@ -4,6 +4,7 @@
 //! [`body`], [`chat`] (wire → prompt → engine), [`stream`] (events → bytes). [`listener`] accepts connections
 //! and ends them.
 
+mod admin;
 mod app;
 mod body;
 mod chat;
@@ -19,6 +20,7 @@ mod request_id;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::auth::{Access, Denied, Identity};
 
@@ -41,7 +43,7 @@ use app::Shared;
 /// One row of the route table: what is served, and what it asks of its caller.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// `GET` (which answers HEAD too) or `POST`.
+    /// `GET` (which answers HEAD too), `POST` or `DELETE`.
     pub method: &'static str,
     /// Path as axum writes it; `{*id}` is the rest of the path, slashes included.
     pub path: &'static str,
@@ -56,7 +58,7 @@ pub fn routes() -> &'static [Route] {
     &ROUTES
 }
 
-static ROUTES: [Route; 8] = [
+static ROUTES: [Route; 14] = [
     Route {
         method: "GET",
         path: "/livez",
@@ -106,7 +108,46 @@ static ROUTES: [Route; 8] = [
         access: Access::Scope("metrics"),
         handler: || get(metrics::expose),
     },
+    Route {
+        method: "GET",
+        path: "/admin/revocations",
+        access: ADMIN,
+        handler: || get(admin::revocations::list),
+    },
+    Route {
+        method: "POST",
+        path: "/admin/revocations",
+        access: ADMIN,
+        handler: || post(admin::revocations::create),
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/revocations/{id}",
+        access: ADMIN,
+        handler: || delete(admin::revocations::delete),
+    },
+    Route {
+        method: "GET",
+        path: "/admin/keys",
+        access: ADMIN,
+        handler: || get(admin::keys::list),
+    },
+    Route {
+        method: "POST",
+        path: "/admin/keys",
+        access: ADMIN,
+        handler: || post(admin::keys::create),
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/keys/{id}",
+        access: ADMIN,
+        handler: || delete(admin::keys::revoke),
+    },
 ];
+
+/// What only those may do who take rights from others, and give them.
+const ADMIN: Access = Access::Scope("admin");
 
 /// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
 /// protected.

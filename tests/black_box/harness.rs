@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareConfig};
-use mixgate::clock::Clock;
+use mixgate::clock::{Clock, Uptime};
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
 use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
 use mixgate::text::{TextFiles, TextModel};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -26,6 +26,7 @@ use super::parrot::{Brake, Parrot};
 pub const REPLY: &str = "Sow carrots after the last frost.";
 pub const MODEL: &str = "parrot";
 pub const ALL_SCOPES: &str = "chat models metrics";
+pub const ADMIN: &str = "admin";
 
 /// How a house differs from the usual one.
 pub struct Plan {
@@ -35,6 +36,10 @@ pub struct Plan {
     pub max_model_len: usize,
     pub pace: Duration,
     pub shares: Vec<ShareConfig>,
+    /// Whether API keys may come in headers of their own.
+    pub api_key_headers: bool,
+    /// By which the gate judges and the issuer stamps.
+    pub time: (Clock, Uptime),
     pub meter: Option<Arc<dyn Meter>>,
 }
 
@@ -60,6 +65,8 @@ impl Default for Plan {
             max_model_len: 512,
             pace: Duration::ZERO,
             shares: Vec::new(),
+            api_key_headers: false,
+            time: (Clock::system(), Uptime::start()),
             meter: None,
         }
     }
@@ -71,6 +78,7 @@ pub struct House {
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
+    pub ledger: Ledger,
     issuer: BuiltinIssuer,
     clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -86,6 +94,7 @@ impl House {
         logs();
         let (app, brake, issuer) = app(&plan);
         let (engine, clock) = (app.engine.clone(), app.clock.clone());
+        let ledger = app.ledger.clone();
         let server = Server::bind(plan.server, app).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
@@ -97,6 +106,7 @@ impl House {
                 .unwrap(),
             engine,
             brake,
+            ledger,
             issuer,
             clock,
             stop: Some(stop),
@@ -123,13 +133,28 @@ impl House {
         self.mint(subject, tenant, ALL_SCOPES)
     }
 
+    /// A token that may do what administrators may.
+    pub fn admin(&self) -> String {
+        self.mint("root", None, ADMIN)
+    }
+
+    /// The id of the key that signs tokens.
+    pub fn key_id(&self) -> &str {
+        self.issuer.key_id()
+    }
+
     fn mint(&self, subject: &str, tenant: Option<&str>, scopes: &str) -> String {
         let tenant = tenant.map(|tenant| ("tenant".to_owned(), json!(tenant)));
+        self.mint_with(subject, scopes, tenant.into_iter().collect())
+    }
+
+    /// A token for ten minutes with further claims.
+    pub fn mint_with(&self, subject: &str, scopes: &str, claims: Map<String, Value>) -> String {
         let request = MintRequest {
             subject: subject.to_owned(),
             ttl: Duration::from_secs(600),
             scopes: scopes.to_owned(),
-            claims: tenant.into_iter().collect(),
+            claims,
         };
         self.issuer
             .mint(&request, self.clock.unix_seconds())
@@ -270,13 +295,15 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
         pace: plan.pace,
     };
     let engine = Engine::start(parrot, plan.engine.clone(), vec![eos]);
-    let clock = Clock::system();
+    let (clock, uptime) = plan.time.clone();
     let issuer = BuiltinIssuer::ephemeral().unwrap();
     let config = AuthConfig {
         shares: plan.shares.clone(),
+        api_key_headers: plan.api_key_headers,
         ..AuthConfig::default()
     };
-    let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    let gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    let mut gate = gate.with_uptime(uptime);
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }
@@ -346,7 +373,7 @@ fn byte_tokenizer() -> Value {
     let characters = (b'!'..=b'~')
         .map(|byte| char::from(byte).to_string())
         .chain(["▁".to_owned()]);
-    let vocab: serde_json::Map<String, Value> = specials
+    let vocab: Map<String, Value> = specials
         .into_iter()
         .chain(bytes)
         .chain(characters)

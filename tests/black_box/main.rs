@@ -15,4 +15,5 @@ mod lifecycle;
 mod observe;
 mod parrot;
 mod queue;
+mod rights;
 mod streaming;

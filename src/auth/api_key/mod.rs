@@ -203,6 +203,17 @@ impl NewApiKey {
     }
 }
 
+/// Whether a stored key lets anybody in at Unix second `now`, in a word: `active`, `revoked` or `expired`.
+pub fn api_key_state(record: &ApiKeyRecord, now: u64) -> &'static str {
+    if record.revoked.is_some() {
+        "revoked"
+    } else if record.expires.is_some_and(|end| now >= end) {
+        "expired"
+    } else {
+        "active"
+    }
+}
+
 /// Whether `text` may be an API key's id.
 pub fn is_api_key_id(text: &str) -> bool {
     form::is_id(text)

@@ -6,6 +6,7 @@
 mod books;
 #[cfg(test)]
 mod tests;
+mod wording;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,6 +18,7 @@ use crate::clock::{Clock, Uptime};
 use crate::ledger::RevocationRecord;
 
 use books::Books;
+pub use wording::{REVOCABLE, RevocationError, revocation, revoked_name, revoked_words};
 
 /// The revocations in force and the live requests.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ mod fields;
 mod record;
 mod request;
 mod respond;
-mod value;
 mod wire;
 
 use std::future::Future;

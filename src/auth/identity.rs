@@ -224,6 +224,15 @@ impl Identity {
         Self::claimed_for_tests(subject, Some(tenant.into()))
     }
 
+    /// The same, by a credential that expires at a Unix second.
+    #[cfg(test)]
+    pub(crate) fn expiring_for_tests(subject: &str, expires: u64) -> Self {
+        Self {
+            expires: Some(expires),
+            ..Self::for_tests(subject)
+        }
+    }
+
     #[cfg(test)]
     fn claimed_for_tests(subject: &str, tenant: Option<Arc<str>>) -> Self {
         Self::new(Claimed {

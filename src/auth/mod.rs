@@ -59,6 +59,7 @@ pub use revoked::{
     REVOCABLE, RevocationError, Revoked, Watched, Withdrawn, revocation, revoked_name,
     revoked_words,
 };
+pub use token::peek::Unverified;
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

@@ -135,6 +135,25 @@ impl Permit {
         Self::unlimited(identity, Share::default(), Some(meter))
     }
 
+    /// The same, by a credential that expires at a Unix second.
+    #[cfg(test)]
+    pub(crate) fn expiring(
+        subject: &str,
+        expires: u64,
+        on_expiry: super::Expiry,
+        revoked: &Arc<Revoked>,
+    ) -> Self {
+        let mut permit = Self::for_tests(subject);
+        permit.identity = Arc::new(Identity::expiring_for_tests(subject, expires));
+        permit.rights = Arc::new(Rights {
+            on_expiry,
+            ..Rights::clone(&permit.rights)
+        });
+        let revocation = permit.revocation();
+        permit.watched = revoked.watch(&permit.identity, &permit.rights, revocation);
+        permit
+    }
+
     #[cfg(test)]
     fn unlimited(identity: Identity, share: Share, meter: Option<Arc<dyn Meter>>) -> Self {
         use crate::clock::{Clock, Uptime};

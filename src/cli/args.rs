@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
 
 use super::bench::BenchCommand;
+use super::key::KeyCommand;
+use super::revoke::RevokeCommand;
 use super::token_command::TokenCommand;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
@@ -23,6 +25,8 @@ pub(super) enum Command {
     ConfigCheck,
     ConfigInit,
     Bench(BenchCommand),
+    Key(KeyCommand),
+    Revoke(RevokeCommand),
     Token(TokenCommand),
 }
 
@@ -63,6 +67,14 @@ pub(super) fn parse(
                 "check" => Command::ConfigCheck,
                 _ => Command::ConfigInit,
             }
+        }
+        "key" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Key(KeyCommand::from_arg_matches(below)?)
+        }
+        "revoke" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Revoke(RevokeCommand::from_arg_matches(below)?)
         }
         _ => {
             leaf = below.subcommand().map_or(below, |(_, below)| below);
@@ -117,6 +129,8 @@ pub(super) fn command_line() -> clap::Command {
             })
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
+            key(),
+            revoke(),
             configuration(),
             bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
@@ -129,6 +143,30 @@ fn token() -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
+}
+
+fn key() -> clap::Command {
+    KeyCommand::augment_subcommands(clap::Command::new("key"))
+        .about("Make, list and revoke API keys")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(with_ledger)
+}
+
+fn revoke() -> clap::Command {
+    RevokeCommand::augment_subcommands(clap::Command::new("revoke"))
+        .about("Take rights away: a token's, a subject's, a client's, a key's, an issuer's")
+        .long_about(REVOKE)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(with_ledger)
+}
+
+/// With what finds the ledger.
+fn with_ledger(command: clap::Command) -> clap::Command {
+    with_settings(command, |setting| {
+        ["state_dir", "ledger"].contains(&setting.name)
+    })
 }
 
 fn configuration() -> clap::Command {
@@ -223,6 +261,12 @@ Serve a model until SIGTERM or Ctrl-C.
 
 Every setting is a flag, a variable and a key of mixgate.toml by the same name: --max-num-seqs, MIXGATE_MAX_NUM_SEQS, \
 max_num_seqs. A flag wins over the environment, the environment over the file.";
+
+const REVOKE: &str = "\
+Take rights away.
+
+What is revoked is written to the ledger. A running server reads it at once, refuses what it names and ends what runs \
+under it, within a step of the model.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -10,8 +10,10 @@ mod demo;
 mod drain;
 mod failure;
 mod http;
+mod key;
 mod loading;
 mod public_prefixes;
+mod revoke;
 mod rooms;
 mod routes;
 mod serve;
@@ -51,6 +53,8 @@ pub fn main() -> ExitCode {
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
         Command::Bench(command) => bench::run(&command, &args, out),
+        Command::Key(command) => key::run(command, &args, out),
+        Command::Revoke(command) => revoke::run(command, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

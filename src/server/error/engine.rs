@@ -271,6 +271,25 @@ mod tests {
     }
 
     #[test]
+    fn an_expired_credential_is_401_and_to_be_renewed_at_once() {
+        assert_eq!(
+            answer(
+                ApiError::credential_expired(),
+                ["www-authenticate", "x-should-retry", "retry-after-ms"]
+            ),
+            (
+                401,
+                some([EXPIRED, "true", "10"]),
+                body(
+                    "Your credential expired while the request was running; it was ended.",
+                    "invalid_request_error",
+                    "token_expired"
+                )
+            )
+        );
+    }
+
+    #[test]
     fn revoked_access_is_403_with_a_challenge() {
         assert_eq!(
             answer(ApiError::access_revoked(), ["www-authenticate"]),

@@ -282,6 +282,50 @@ fn a_revoked_permit_ends_all_that_runs_under_it_within_one_step() {
     assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 4)));
 }
 
+#[test]
+fn a_request_outlives_its_credential_as_far_as_its_rights_let_it() {
+    const EXPIRY: u64 = 1_800_000_000;
+    let grace = Expiry::Grace(Duration::from_secs(5));
+    // Seconds after the expiry, and whether a request with these rights still runs.
+    for (on_expiry, runs) in [
+        (Expiry::Cut, [false, false]),
+        (grace, [true, false]),
+        (Expiry::Finish, [true, true]),
+    ] {
+        let mut bench = Bench::new(64, 4, &config(16, 1));
+        let ((clock, wall), (uptime, monotonic)) = (Clock::manual(EXPIRY - 1), Uptime::manual());
+        let revoked = Arc::new(Revoked::new(clock, uptime));
+        let pass = |seconds| {
+            wall.advance(Duration::from_secs(seconds));
+            monotonic.advance(Duration::from_secs(seconds));
+        };
+        let submit = |bench: &Bench| {
+            let permit = Permit::expiring("a", EXPIRY, on_expiry, &revoked);
+            bench.engine.submit(permit, request(&[5; 3], 9)).unwrap()
+        };
+        let (mut running, mut waiting) = (submit(&bench), submit(&bench));
+        bench.step();
+        pass(1);
+        bench.step();
+        let expired = |events: &[Event]| {
+            let reason = |event: &Event| match event {
+                Event::Finished { reason, .. } => Some(*reason),
+                _ => None,
+            };
+            events.iter().find_map(reason) == Some(FinishReason::Expired)
+        };
+        // Whatever its rights: what has not begun when its credential expires does not begin.
+        assert!(expired(&whole(&mut waiting)), "{on_expiry:?}");
+        assert_eq!(expired(&events(&mut running)), !runs[0], "{on_expiry:?}");
+        pass(5);
+        bench.step();
+        if runs[0] {
+            assert_eq!(expired(&events(&mut running)), !runs[1], "{on_expiry:?}");
+        }
+        bench.finish();
+    }
+}
+
 /// Sums up what it is told, and counts how often.
 #[derive(Debug, Default)]
 struct Sum(Mutex<(TokensUsed, usize)>);

@@ -97,18 +97,12 @@ impl ManualUptime {
     }
 }
 
-/// The UTC day of a Unix second, such as `2026-11-24`.
-pub fn utc_day(unix_seconds: u64) -> String {
-    let date = utc(unix_seconds);
-    let (month, day) = (u8::from(date.month()), date.day());
-    format!("{:04}-{month:02}-{day:02}", date.year())
-}
-
 /// The UTC minute of a Unix second, for people: `2026-11-24 03:10`.
 pub fn utc_minute(unix_seconds: u64) -> String {
     let date = utc(unix_seconds);
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
     let (hour, minute) = (date.hour(), date.minute());
-    format!("{} {hour:02}:{minute:02}", utc_day(unix_seconds))
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }
 
 /// The epoch, for a second beyond the year 9999: whoever needs such a date has no use for it.
@@ -122,10 +116,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unix_second_has_its_utc_day_and_minute() {
+    fn a_unix_second_has_its_utc_minute() {
         assert_eq!(utc_minute(0), "1970-01-01 00:00");
         assert_eq!(utc_minute(951_782_399), "2000-02-28 23:59");
-        assert_eq!(utc_day(951_782_400), "2000-02-29");
-        assert_eq!(utc_day(u64::MAX), "1970-01-01");
+        assert_eq!(utc_minute(951_782_400), "2000-02-29 00:00");
+        assert_eq!(utc_minute(u64::MAX), "1970-01-01 00:00");
     }
 }

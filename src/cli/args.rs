@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args as _, FromArgMatches, Subcommand, ValueHint, value_parser,
+};
 
 use super::bench::BenchCommand;
 use super::key::KeyCommand;
 use super::revoke::RevokeCommand;
 use super::token_command::TokenCommand;
+use super::usage::Usage;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
 /// A command, with what only it takes.
@@ -28,6 +31,7 @@ pub(super) enum Command {
     Key(KeyCommand),
     Revoke(RevokeCommand),
     Token(TokenCommand),
+    Usage(Usage),
 }
 
 /// Understands a command line, the program's own name first.
@@ -76,6 +80,7 @@ pub(super) fn parse(
             leaf = below.subcommand().map_or(below, |(_, below)| below);
             Command::Revoke(RevokeCommand::from_arg_matches(below)?)
         }
+        "usage" => Command::Usage(Usage::from_arg_matches(below)?),
         _ => {
             leaf = below.subcommand().map_or(below, |(_, below)| below);
             Command::Token(TokenCommand::from_arg_matches(below)?)
@@ -131,6 +136,7 @@ pub(super) fn command_line() -> clap::Command {
             token(),
             key(),
             revoke(),
+            usage(),
             configuration(),
             bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
@@ -164,9 +170,12 @@ fn revoke() -> clap::Command {
 
 /// With what finds the ledger.
 fn with_ledger(command: clap::Command) -> clap::Command {
-    with_settings(command, |setting| {
-        ["state_dir", "ledger"].contains(&setting.name)
-    })
+    with_settings(command, |setting| LEDGER_SETTINGS.contains(&setting.name))
+}
+
+fn usage() -> clap::Command {
+    with_ledger(Usage::augment_args(clap::Command::new("usage")))
+        .about("Print who used how many tokens")
 }
 
 fn configuration() -> clap::Command {
@@ -254,6 +263,7 @@ const CONFIG: &str = "config";
 const ORIGIN: &str = "origin";
 const DEMO_SETTINGS: [&str; 4] = ["model", "served_model_name", "chat_template", "log_level"];
 
+const LEDGER_SETTINGS: [&str; 2] = ["state_dir", "ledger"];
 const NOT_FOR_BENCH: [&str; 2] = ["served_model_name", "chat_template"];
 
 const SERVE: &str = "\

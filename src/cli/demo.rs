@@ -30,6 +30,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     config.server.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     config.server.port = 0;
     config.auth.gate = AuthConfig::default();
+    config.ledger.path = Some(config.auth.state_dir.join("ledger.sqlite3"));
     telemetry::init(&config.log);
 
     let rooms = Rooms::open(&config)?;

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::Failure;
+use super::rooms::{self, of_ledger};
 use super::token::parse_ttl;
-use super::{Failure, rooms};
 use crate::auth::{ApiKeyError, NewApiKey, api_key_state, is_api_key_id};
 use crate::clock::{Clock, utc_minute};
 use crate::config::{Args, Config};
-use crate::ledger::{ApiKeyRecord, Ledger, LedgerError};
+use crate::ledger::{ApiKeyRecord, Ledger};
 use crate::telemetry::Secret;
 
 /// What to do with API keys.
@@ -262,10 +263,6 @@ fn or_dash(text: &str) -> &str {
 /// A length of time as typed.
 pub(super) fn time(typed: &str) -> Result<Duration, Failure> {
     parse_ttl(typed).map_err(|error| Failure::of(&error).hint_if(error.hint()).usage())
-}
-
-pub(super) fn of_ledger(error: LedgerError) -> Failure {
-    Failure::of(&error)
 }
 
 const TIMES: &str = "write a number and a unit: 12h, 30d or 90d";

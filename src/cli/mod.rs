@@ -20,6 +20,7 @@ mod serve;
 mod startup;
 pub mod token;
 mod token_command;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command, &args, out),
         Command::Key(command) => key::run(command, &args, out),
         Command::Revoke(command) => revoke::run(command, &args, out),
+        Command::Usage(typed) => usage::run(&typed, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

@@ -5,8 +5,9 @@ mod tests;
 
 use std::io::{self, BufRead, Read, Write};
 
-use super::key::{of_ledger, table, time, when};
-use super::{Failure, rooms};
+use super::Failure;
+use super::key::{table, time, when};
+use super::rooms::{self, of_ledger};
 use crate::auth::{
     BuiltinIssuer, CERTIFICATES_ISSUER, KEYS_ISSUER, Unverified, revocation, revoked_name,
     revoked_words,

@@ -15,7 +15,7 @@ use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
 use crate::engine::{Capacity, Engine, EngineConfig, Executor};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError, day};
 use crate::server::{App, ModelCard, Server};
 use crate::telemetry::Secret;
 
@@ -34,9 +34,9 @@ impl Rooms {
         config.check_exposure()?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
-        let ledger = Ledger::in_memory();
+        let ledger = ledger(config, &gate, clock.clone())?;
         // Before anybody is let in: a revocation must hold from the first request on.
-        gate.reload(&ledger).map_err(|error| Failure::of(&error))?;
+        gate.reload(&ledger).map_err(of_ledger)?;
         let loaded = load(config)?;
         let Capacity {
             vocab_size,
@@ -77,6 +77,7 @@ impl Rooms {
     /// # Errors
     /// If the address cannot be had.
     pub(super) async fn listen(self, config: &Config) -> Result<Listening, Failure> {
+        let ledger = self.app.ledger.clone();
         let issuers = self.app.gate.issuers();
         let max_model_len = self.app.model.max_model_len;
         let server = Server::bind(config.server.clone(), self.app)
@@ -85,6 +86,7 @@ impl Rooms {
         Ok(Listening {
             server,
             model: self.model,
+            ledger,
             issuers,
             max_model_len,
         })
@@ -95,6 +97,7 @@ impl Rooms {
 pub(super) struct Listening {
     server: Server,
     model: ModelFacts,
+    ledger: Ledger,
     issuers: Vec<IssuerSummary>,
     max_model_len: usize,
 }
@@ -103,6 +106,11 @@ impl Listening {
     /// Where it listens; the port is the real one.
     pub(super) fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// Where usage is written down.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What the start-up screen tells.
@@ -139,8 +147,39 @@ impl Listening {
 /// # Errors
 /// If there is none, or it cannot be opened.
 pub(super) fn ledger_file(config: &Config, clock: Clock) -> Result<Ledger, Failure> {
-    let _ = (config, clock);
-    Ok(Ledger::in_memory())
+    match &config.ledger.path {
+        Some(path) => Ledger::open(path, clock).map_err(of_ledger),
+        None => Err(
+            Failure::new("the ledger is off, so that nothing can be kept in it")
+                .hint("name a file: --ledger PATH, here and for the server"),
+        ),
+    }
+}
+
+pub(super) fn of_ledger(error: LedgerError) -> Failure {
+    Failure::of(&error).hint_if(error.hint())
+}
+
+/// The ledger that the configuration asks for. It tells the gate what budgets have left and hears of them from then on.
+///
+/// # Errors
+/// What is wrong with its file.
+fn ledger(config: &Config, gate: &Gate, clock: Clock) -> Result<Ledger, Failure> {
+    let today = day(clock.unix_seconds());
+    let ledger = match &config.ledger.path {
+        Some(path) => Ledger::open(path, clock).map_err(of_ledger)?,
+        None => {
+            tracing::warn!(
+                "the ledger is off: usage, budgets and revocations end with this process"
+            );
+            Ledger::in_memory()
+        }
+    };
+    ledger.keep_for(config.ledger.retention);
+    let limits = gate.limits().clone();
+    limits.restore(&ledger.budgets(&[&today, &today[..7]]).map_err(of_ledger)?);
+    ledger.budgets_from(move || limits.changed_budgets());
+    Ok(ledger)
 }
 
 /// The gate that the configuration asks for. Makes the built-in issuer's key if there is none yet.

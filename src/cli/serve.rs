@@ -47,7 +47,10 @@ async fn serve(
     let server = rooms.listen(&config).await?;
     let facts = server.facts(&config, args, start.elapsed());
     announce(&facts, io::stdout().is_terminal(), out)?;
+    let ledger = server.ledger().clone();
     until_asked(&mut signals, |draining| server.serve(draining)).await;
+    // The engine has stopped, or nobody waits for it: what is known now is what remains.
+    ledger.flush();
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, closest};
 use super::layers::{Args, CONFIG, quoted};
+use super::ledger::LedgerPlace;
 use super::model::Model;
 use super::settings::{Setting, TABLE};
 use super::value::TomlKind;
@@ -198,7 +199,11 @@ impl File {
 
     /// A path in a file is meant from the file's folder, wherever the server is started.
     pub(super) fn relative(&self, setting: &Setting, text: Option<String>) -> Option<String> {
-        let is_name = setting.name == "model" && text.as_deref().is_some_and(Model::is_name);
+        let is_name = text.as_deref().is_some_and(|text| match setting.name {
+            "model" => Model::is_name(text),
+            "ledger" => LedgerPlace::is_word(text),
+            _ => false,
+        });
         if !setting.is_path || is_name {
             return text;
         }

@@ -12,6 +12,7 @@ mod error;
 mod exposure;
 mod file;
 mod layers;
+mod ledger;
 mod model;
 mod settings;
 mod show;
@@ -21,6 +22,7 @@ mod value;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
@@ -36,6 +38,7 @@ pub use show::template;
 pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
 
 use layers::Layers;
+use ledger::LedgerPlace;
 use settings::Settings;
 
 /// What is true: every setting, checked, and handed out in the parts that the modules take.
@@ -51,6 +54,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who is let in.
     pub auth: AuthSettings,
+    /// Where usage is written down.
+    pub ledger: LedgerSettings,
     /// How to log.
     pub log: LogSettings,
     /// The file that was read, if any.
@@ -120,6 +125,15 @@ pub struct AuthSettings {
     pub allow_public_builtin_issuer: bool,
 }
 
+/// Where usage, budgets, revocations and API keys are written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// The file; `None`: in memory, until the process ends.
+    pub path: Option<PathBuf>,
+    /// How long rows of requests are kept.
+    pub retention: Duration,
+}
+
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -170,6 +184,14 @@ impl Config {
                 shutdown_timeout: settings.shutdown_timeout,
                 ping_interval: settings.ping_interval.0,
                 max_connections: settings.max_connections.get(),
+            },
+            ledger: LedgerSettings {
+                path: match settings.ledger {
+                    Some(LedgerPlace::Off) => None,
+                    Some(LedgerPlace::File(path)) => Some(path),
+                    None => Some(settings.state_dir.join(ledger::FILE)),
+                },
+                retention: settings.ledger_retention.0,
             },
             auth: AuthSettings {
                 gate: layers.auth()?,

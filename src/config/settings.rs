@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::layers::Layers;
+use super::ledger::LedgerPlace;
 use super::model::Model;
 use super::value::{ByteSize, LogFilter, LogFormat, Percent, Period, TomlKind, Value};
 use crate::engine::SchedulingPolicy;
@@ -103,6 +104,8 @@ pub enum Group {
     Server,
     /// Who is let in.
     Auth,
+    /// What is written down.
+    Ledger,
     /// What is told meanwhile.
     Logging,
 }
@@ -115,6 +118,7 @@ impl Group {
             Self::Engine => "Engine",
             Self::Server => "Server",
             Self::Auth => "Auth",
+            Self::Ledger => "Ledger",
             Self::Logging => "Logging",
         }
     }
@@ -264,7 +268,7 @@ settings! {
     /// Most connections open at the same time
     max_connections: NonZeroUsize { group: Server, value: "N", default: DefaultValue::Is("1024"), short: false }
 
-    /// Folder of the built-in issuer's key
+    /// Folder of the built-in issuer's key and of the ledger
     state_dir: PathBuf {
         group: Auth, value: "DIR", default: DefaultValue::Found("~/.local/state/mixgate", state_dir), short: true
     }
@@ -273,6 +277,15 @@ settings! {
     allow_public_builtin_issuer: bool {
         group: Auth, value: "true|false", default: DefaultValue::Is("false"), short: false
     }
+
+    /// File in which usage, budgets, revocations and API keys are written down
+    /// off keeps them in memory, until the server ends.
+    ledger: Option<LedgerPlace> {
+        group: Ledger, value: "FILE|off", default: DefaultValue::Unset("ledger.sqlite3 in the state_dir"), short: false
+    }
+
+    /// How long the rows of requests are kept in the ledger
+    ledger_retention: Period { group: Ledger, value: "TIME", default: DefaultValue::Is("400d"), short: false }
 
     /// Shape of log lines: auto is pretty on a terminal, json otherwise
     log_format: LogFormat { group: Logging, value: "auto|pretty|json", default: DefaultValue::Is("auto"), short: false }

@@ -108,16 +108,21 @@ pub(super) struct Shared {
     pub(super) in_flight: InFlight,
     /// Prompts tokenised at the same time: one per core. Each may take a second and hundreds of megabytes.
     pub(super) tokenising: Arc<Semaphore>,
+    /// Questions to the ledger answered at the same time: each may read many rows.
+    pub(super) adding_up: Arc<Semaphore>,
 }
+
+const QUERIES: usize = 2;
 
 impl Shared {
     pub(super) fn new(config: ServerConfig, app: App) -> Self {
-        let metrics = Metrics::new(&app.model, app.engine.clone());
+        let metrics = Metrics::new(&app.model, app.engine.clone(), app.ledger.clone());
         Self {
             app,
             config,
             metrics,
             in_flight: InFlight::default(),
+            adding_up: Arc::new(Semaphore::new(QUERIES)),
             tokenising: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),

@@ -14,7 +14,7 @@
 //! | 401 | `token_expired` | the caller's credential has expired meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
-//! | 503 | `ledger_unavailable` | an administrator's wish could not be written down |
+//! | 503 | `ledger_unavailable` | usage cannot be read, or an administrator's wish not be written down |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
 
 mod engine;
@@ -267,6 +267,14 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE,
             "ledger_unavailable",
             "The server's ledger could not be read or written.",
+        )
+    }
+
+    pub(super) fn ledger_unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger_unavailable",
+            "Usage cannot be read right now; the reason has been logged.",
         )
     }
 

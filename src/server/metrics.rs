@@ -4,6 +4,7 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod ledger;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::engine::{Engine, SubmitError, Usage};
+use crate::ledger::Ledger;
 
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
+use ledger::ledger_families;
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -45,11 +48,17 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(model: &ModelCard, engine: Engine) -> Self {
+    pub(super) fn new(model: &ModelCard, engine: Engine, ledger: Ledger) -> Self {
         let max_model_len = model.max_model_len;
-        Self::with_stats(&model.id, max_model_len, move || {
+        let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
-        })
+        });
+        let ledger = EngineCollector {
+            labels: HashMap::new(),
+            families: Box::new(move || ledger_families(&ledger.stats())),
+        };
+        metrics.registry.register(Box::new(ledger)).expect(VALID);
+        metrics
     }
 
     fn with_stats(

@@ -20,6 +20,7 @@ mod request_id;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod value;
 
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub fn routes() -> &'static [Route] {
     &ROUTES
 }
 
-static ROUTES: [Route; 14] = [
+static ROUTES: [Route; 15] = [
     Route {
         method: "GET",
         path: "/livez",
@@ -95,6 +96,12 @@ static ROUTES: [Route; 14] = [
         path: "/v1/models/{*id}",
         access: Access::Scope("models"),
         handler: || get(models::one),
+    },
+    Route {
+        method: "GET",
+        path: "/v1/organization/usage/completions",
+        access: Access::Scope("usage"),
+        handler: || get(usage::completions),
     },
     Route {
         method: "GET",

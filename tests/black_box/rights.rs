@@ -106,6 +106,7 @@ async fn an_api_key_is_told_once_and_does_what_its_scopes_say() {
     let metrics = house.client.get(house.url("/metrics")).bearer_auth(&key);
     let refused = refusal(within(metrics.send()).await.unwrap()).await;
     assert_eq!(refused, (403, "insufficient_scope".to_owned(), None));
+    house.ledger.flush();
     let listed = ok(admin(&house, "GET", "/admin/keys", None).await).await;
     let text = listed.to_string();
     assert!(

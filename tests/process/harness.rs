@@ -113,6 +113,11 @@ impl Mixgate {
         Self::serve_at(home, &[])
     }
 
+    /// In a home that has been lived in.
+    pub fn serve_in(home: Home, more: &[&str]) -> Self {
+        Self::serve_at(home, more)
+    }
+
     fn serve_at(home: Home, more: &[&str]) -> Self {
         let state_dir = home.state_dir();
         let words = ["serve", "--port", "0", "--state-dir"];

@@ -14,6 +14,7 @@ mod harness;
 mod leaks;
 mod null;
 mod paste;
+mod rights;
 mod serve;
 mod sharing;
 mod tenants;

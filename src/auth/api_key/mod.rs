@@ -18,8 +18,7 @@ use serde_json::{Map, Value};
 use super::denied::{Denied, Reason};
 use super::identity::{Claimed, Credential, Identity};
 use super::token::claims::is_plain;
-use crate::clock::utc_day;
-use crate::ledger::{ApiKeyRecord, Ledger};
+use crate::ledger::{ApiKeyRecord, Ledger, day};
 use crate::telemetry::Secret;
 
 pub(super) use form::PREFIX;
@@ -83,14 +82,13 @@ impl ApiKeys {
                 );
                 continue;
             };
-            let day = now / DAY;
-            let today = record.last_used.as_deref() == Some(&utc_day(now));
+            let today = record.last_used.as_deref() == Some(&day(now));
             let told = earlier.get(&*record.id).map_or(0, Known::told);
             let entry = Known {
                 hash: record.hash,
                 identity,
                 revoked: record.revoked.is_some(),
-                used_on: AtomicU64::new(told.max(if today { day } else { 0 })),
+                used_on: AtomicU64::new(told.max(if today { now / DAY } else { 0 })),
             };
             known.insert(record.id.as_str().into(), entry);
         }
@@ -109,9 +107,9 @@ impl ApiKeys {
         let Some(ledger) = self.ledger.get() else {
             return;
         };
-        let day = now / DAY;
-        if found.told() < day && found.used_on.fetch_max(day, Ordering::Relaxed) < day {
-            ledger.touch_api_key(id, &utc_day(now));
+        let today = now / DAY;
+        if found.told() < today && found.used_on.fetch_max(today, Ordering::Relaxed) < today {
+            ledger.touch_api_key(id, &day(now));
         }
     }
 

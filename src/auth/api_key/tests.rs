@@ -109,7 +109,10 @@ fn a_use_is_noted_once_a_day_across_reloads() {
     let (key, record) = made(None);
     let ledger = Ledger::in_memory();
     ledger.put_api_key(&record).unwrap();
-    let last_used = || ledger.api_keys().unwrap()[0].last_used.clone();
+    let last_used = || {
+        ledger.flush();
+        ledger.api_keys().unwrap()[0].last_used.clone()
+    };
     // Takes the note away, so that a second one would show.
     let forget = || ledger.put_api_key(&record).unwrap();
     let keys = keys(&ledger.api_keys().unwrap());
@@ -134,6 +137,7 @@ fn a_use_that_the_ledger_knows_of_is_not_told_again() {
     let keys = keys(&[record]);
     keys.write_to(&ledger);
     assert!(keys.identity(key.as_bytes(), NOW).is_ok());
+    ledger.flush();
     assert_eq!(ledger.api_keys().unwrap()[0].last_used, None);
 }
 

@@ -24,6 +24,7 @@ fn a_key_is_good_from_the_next_look_at_the_ledger_on_and_its_use_is_noted_there(
     assert!(followed.api_keys.identity(key.as_bytes(), NOW).is_err());
     followed.reload(&ledger).unwrap();
     assert!(followed.api_keys.identity(key.as_bytes(), NOW).is_ok());
+    ledger.flush();
     let used = ledger.api_keys().unwrap()[0].last_used.clone();
     assert_eq!(used.as_deref(), Some("2027-01-15"));
 }

@@ -41,6 +41,7 @@ fn a_list_has_a_row_for_each_key_and_no_hash() {
     let (_, third) = create(asked(None), &ledger, NOW + 120).unwrap();
     revoke(&third.id, &ledger, NOW + 180).unwrap();
     ledger.touch_api_key(&first.id, "2027-01-15");
+    ledger.flush();
     let text = list(&ledger, NOW + 90_000).unwrap();
     let expected = format!(
         "ID        SUBJECT  TENANT  SCOPES       CREATED           EXPIRES           LAST USED   STATE    NOTE\n\

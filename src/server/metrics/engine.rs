@@ -25,6 +25,28 @@ pub(super) struct Family {
     rows: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
+impl Family {
+    /// A number that goes up and down.
+    pub(super) fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self {
+            name,
+            help,
+            counts: false,
+            rows: vec![(Vec::new(), value)],
+        }
+    }
+
+    /// A number that only goes up.
+    pub(super) fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self {
+            name,
+            help,
+            counts: true,
+            rows: vec![(Vec::new(), value as f64)],
+        }
+    }
+}
+
 impl Collector for EngineCollector {
     /// Described by what it collects: the registry only needs descriptions to find clashes of names.
     fn desc(&self) -> Vec<&Desc> {
@@ -65,18 +87,7 @@ impl EngineCollector {
 }
 
 pub(super) fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
-    let gauge = |name, help, value: f64| Family {
-        name,
-        help,
-        counts: false,
-        rows: vec![(Vec::new(), value)],
-    };
-    let counter = |name, help, value: u64| Family {
-        name,
-        help,
-        counts: true,
-        rows: vec![(Vec::new(), value as f64)],
-    };
+    let (gauge, counter) = (Family::gauge, Family::counter);
     let used = if stats.kv_blocks == 0 {
         0.0
     } else {

@@ -1,9 +1,10 @@
 //! How sequences end, and what is given back when they do.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::auth::{Identity, Meter, Share, TokensUsed};
+use crate::auth::{Expiry, Identity, Meter, Revoked, Share, TokensUsed};
+use crate::clock::Clock;
 
 /// Seeded requests of which the engine's answers are looked at one by one.
 fn only(until: StopConditions, seed: u64) -> Course {

@@ -29,6 +29,8 @@ struct Inbox {
     told: Told,
     jobs: Vec<Job>,
     stopped: bool,
+    /// Nobody comes to fetch anything any more.
+    is_closed: bool,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -85,9 +87,25 @@ impl Desk {
         inbox.told.touches.insert(id.to_owned(), day.to_owned());
     }
 
+    /// Leaves a job, or drops it if the writer has gone: whoever waits for its answer then hears that none comes.
     pub(super) fn ask(&self, job: Job) {
-        self.inbox().jobs.push(job);
-        self.bell.notify_one();
+        let mut inbox = self.inbox();
+        if inbox.is_closed {
+            drop(inbox);
+            drop(job);
+        } else {
+            inbox.jobs.push(job);
+            self.bell.notify_one();
+        }
+    }
+
+    /// The writer has gone.
+    pub(super) fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.is_closed = true;
+        let left = std::mem::take(&mut inbox.jobs);
+        drop(inbox);
+        drop(left);
     }
 
     pub(super) fn stop(&self) {

@@ -257,6 +257,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// At the end, or when it panics.
+    fn drop(&mut self) {
+        self.desk.close();
+    }
+}
+
 /// Marks rows that nobody works on any more. If another process has requests under way, a row may be its own: then
 /// the next who opens the ledger alone does it.
 fn recover(connection: &Connection, place: &Place) -> Result<(), LedgerError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use prometheus::core::Desc;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::engine::{Engine, SubmitError, Usage};
@@ -53,7 +54,9 @@ impl Metrics {
         let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
         });
+        let about = Desc::new(LEDGER.to_owned(), LEDGER.to_owned(), vec![], HashMap::new());
         let ledger = EngineCollector {
+            about: Some(about.expect(VALID)),
             labels: HashMap::new(),
             families: Box::new(move || ledger_families(&ledger.stats())),
         };
@@ -73,6 +76,7 @@ impl Metrics {
         // Names and labels are constants of this file, so registering cannot fail.
         let registry = Registry::new();
         let engine = EngineCollector {
+            about: None,
             labels: labels.clone(),
             families: Box::new(families),
         };
@@ -238,6 +242,7 @@ const E2E_BUCKETS: [f64; 21] = [
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
+const LEDGER: &str = "mixgate_ledger";
 const VALID: &str = "the metrics' names and labels are constants and valid. This is a bug.";
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::parrot::{Brake, Parrot};
 /// What the parrot says; one token per byte.
 pub const REPLY: &str = "Sow carrots after the last frost.";
 pub const MODEL: &str = "parrot";
-pub const ALL_SCOPES: &str = "chat models metrics";
+pub const ALL_SCOPES: &str = "chat models metrics usage";
 pub const ADMIN: &str = "admin";
 
 /// How a house differs from the usual one.
@@ -159,6 +159,11 @@ impl House {
         self.issuer
             .mint(&request, self.clock.unix_seconds())
             .unwrap()
+    }
+
+    /// What time the server has.
+    pub fn clock_seconds(&self) -> u64 {
+        self.clock.unix_seconds()
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {

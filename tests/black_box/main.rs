@@ -17,3 +17,4 @@ mod parrot;
 mod queue;
 mod rights;
 mod streaming;
+mod usage;

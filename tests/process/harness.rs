@@ -269,6 +269,12 @@ impl Mixgate {
         (switches, ticks)
     }
 
+    /// Sends SIGKILL and waits until the process is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kit::{NOON, Shelf, closed, end, request};
-use crate::ledger::{Ledger, Sheet, UsageQuery};
+use crate::ledger::{Ledger, LedgerError, RevokedName, Sheet, UsageQuery};
 
 #[test]
 fn a_finished_request_is_one_row_with_its_end() {
@@ -185,4 +185,16 @@ fn a_ledger_in_memory_answers_like_one_on_disk() {
         rows.iter().map(|row| row.completion).collect::<Vec<_>>()
     };
     assert_eq!((sums(&ledger), sums(&other)), (vec![7], vec![]));
+}
+
+#[test]
+fn a_writer_that_has_died_is_an_error_and_nobody_waits_for_it() {
+    let ledger = Shelf::new().open();
+    let died = ledger.ask(|_| panic!("the test asked for this"));
+    assert!(matches!(died, Err::<(), _>(LedgerError::Stopped)));
+    let unrevoked = ledger.unrevoke(&RevokedName::Issuer, "x");
+    let told = unrevoked.unwrap_err().to_string();
+    assert_eq!(told, "the ledger's writer has stopped");
+    ledger.flush();
+    drop(ledger.begin(request("a"), closed(1, 0, 1)));
 }

@@ -9,8 +9,10 @@ use prometheus::{Gauge, IntCounter, Opts};
 use super::VALID;
 use crate::engine::{FinishReason, Stats};
 
-/// Turns a snapshot of the engine into metrics at each scrape.
+/// Turns a snapshot, of the engine or the ledger, into metrics at each scrape.
 pub(super) struct EngineCollector {
+    /// Tells it from other collectors of the same registry: at most one has none.
+    pub(super) about: Option<Desc>,
     pub(super) labels: HashMap<String, String>,
     pub(super) families: Box<dyn Fn() -> Families + Send + Sync>,
 }
@@ -50,7 +52,7 @@ impl Family {
 impl Collector for EngineCollector {
     /// Described by what it collects: the registry only needs descriptions to find clashes of names.
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        self.about.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {

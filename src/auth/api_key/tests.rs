@@ -30,7 +30,7 @@ fn detail(keys: &ApiKeys, key: &str, now: u64) -> String {
 #[test]
 fn a_key_is_its_makers_words_and_nothing_more() {
     let (key, record) = made(Some(NOW + 60));
-    let identity = keys(&[record.clone()])
+    let identity = keys(std::slice::from_ref(&record))
         .identity(key.as_bytes(), NOW)
         .unwrap();
     assert_eq!(

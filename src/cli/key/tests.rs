@@ -24,7 +24,7 @@ fn a_key_is_handed_over_alone_and_stored_without_itself() {
     let ledger = Ledger::in_memory();
     let (key, record) = create(asked(Some("90d")), &ledger, NOW).unwrap();
     assert_eq!(record.expires, Some(NOW + 90 * 86_400));
-    assert_eq!(ledger.api_keys().unwrap(), [record.clone()]);
+    assert_eq!(ledger.api_keys().unwrap(), std::slice::from_ref(&record));
     let mut out = Vec::new();
     hand_over(&key, &record, &mut out).unwrap();
     assert_eq!(

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+
 /// Tells the wall-clock time; cloned freely, shared by reference.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Clock(Source);
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Source {
     System,
     Manual(Arc<AtomicU64>),
@@ -92,5 +94,32 @@ impl ManualUptime {
     /// Adds `by` to the time that every clone of the uptime tells.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The UTC minute of a Unix second, for people: `2026-11-24 03:10`.
+pub fn utc_minute(unix_seconds: u64) -> String {
+    let date = utc(unix_seconds);
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    let (hour, minute) = (date.hour(), date.minute());
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+}
+
+/// The epoch, for a second beyond the year 9999: whoever needs such a date has no use for it.
+fn utc(unix_seconds: u64) -> OffsetDateTime {
+    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_second_has_its_utc_minute() {
+        assert_eq!(utc_minute(0), "1970-01-01 00:00");
+        assert_eq!(utc_minute(951_782_399), "2000-02-28 23:59");
+        assert_eq!(utc_minute(951_782_400), "2000-02-29 00:00");
+        assert_eq!(utc_minute(u64::MAX), "1970-01-01 00:00");
     }
 }

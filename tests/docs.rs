@@ -71,7 +71,7 @@ fn api() -> String {
     page += &fields(REQUEST_FIELDS);
     page += "\n## Fields of a message\n";
     page += &fields(MESSAGE_FIELDS);
-    page + ENDS
+    page + ENDS + ADMIN
 }
 
 fn fields(table: &[WireField]) -> String {
@@ -117,7 +117,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + POLICY
+    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + CREDENTIALS + POLICY
 }
 
 const ENDS: &str = r#"
@@ -134,9 +134,10 @@ Without `max_tokens` a completion may take what the prompt leaves.
 | 429 | `rate_limit_exceeded` | the caller has its share of the queue; others still find room |
 | 504 | `deadline_exceeded` | the request took longer than the policy allows its caller; `x-should-retry: false` |
 | 403 | `access_revoked` | the caller's right was taken away meanwhile |
+| 401 | `token_expired` | the caller's credential expired while the request waited, or ran and may not go on; `x-should-retry: true` |
 
 The first two come before any work is done on the prompt, with `Retry-After` (whole seconds) and `retry-after-ms`: how
-long it takes until there is room, as the queue moved lately. The last two are plain errors as long as nothing was sent;
+long it takes until there is room, as the queue moved lately. The others are plain errors as long as nothing was sent;
 in a stream that has begun, the last event is the error, and no `[DONE]` follows.
 
 ## Cached prompts
@@ -171,6 +172,31 @@ one in force ends.
 
 Builds with `--features acme` get certificates themselves: `acme_domains = ["llm.example.com"]`. The authority asks back
 on port 443 of each name (TLS-ALPN-01), which must lead to this server's port.
+"#;
+
+const ADMIN: &str = r#"
+## Administration
+
+Tokens and API keys with the scope `admin` may make API keys and take rights away. What is done is in the ledger, and in
+force, when the answer comes. `mixgate key` and `mixgate revoke` do the same on the machine itself.
+
+```sh
+curl $URL/admin/keys -H "Authorization: Bearer $ADMIN" \
+  -d '{"sub": "nightly-report", "tenant": "acme", "scope": "chat models", "expires_in_seconds": 7776000}'
+curl $URL/admin/revocations -H "Authorization: Bearer $ADMIN" \
+  -d '{"what": "subject", "value": "ann", "issuer": "https://acme.eu.auth0.com/"}'
+```
+
+| route | body | answer |
+|---|---|---|
+| `POST /admin/keys` | `sub`; may have `tenant`, `scope`, `note`, `expires_in_seconds` | the key's facts, and once the `key` itself |
+| `GET /admin/keys` | | a list of facts; never a key or its hash |
+| `DELETE /admin/keys/{id}` | | the facts; what runs under the key ends |
+| `POST /admin/revocations` | `what`: `token` (a `jti`), `subject`, `client`, `key` (a `kid`) or `issuer`; `value`, but for an issuer; `issuer`, if there are several; may have `expires_in_seconds` | the revocation; what runs under it ends |
+| `GET /admin/revocations` | | a list |
+| `DELETE /admin/revocations/{id}` | | what it named is good again |
+
+Revoking a subject, a client or an issuer means what was issued until now; a token without `iat` counts as issued before.
 "#;
 
 const PREFIXES: &str = r#"
@@ -238,6 +264,28 @@ or a URL; the document must name the issuer exactly). A preset stands for `disco
 ### Presets
 
 What a preset fills in; a setting of the entry itself wins. All take `RS256` alone.
+"#;
+
+const CREDENTIALS: &str = r#"
+## API keys and client certificates
+
+`mixgate key create --sub nightly-report --expires 90d` prints a key once; the ledger keeps its hash. A key is sent as a
+token is, `Authorization: Bearer mg_…`, and is subject to the same policy, limits and revocations, under the issuer
+`mixgate:keys`. Exactly one credential may come with a request; two are a 400, and none is ever read from the query string.
+
+```toml
+[auth]
+api_key_headers = true                       # API keys may also come in `api-key` or `x-api-key`; default: false
+
+[auth.certificates]                          # what a client certificate that TLS has verified stands for
+identify = true                              # it is a credential if no header is one; default: false
+scopes = ["chat", "models"]                  # default: none
+subject = ["uri", "dns", "cn"]               # the first that it has; two of one kind are refused
+tenant = "o"                                 # o or ou; default: each subject is its own tenant
+```
+
+Certificates' identities have the issuer `mixgate:mtls`. A token with `cnf: {"x5t#S256": …}` (RFC 8705) is good only on a
+connection with that very certificate.
 "#;
 
 const AFTER_PRESETS: &str = r#"

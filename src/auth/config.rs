@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Preset;
+use super::{CertificateConfig, Preset};
 
 /// Whom to believe. The default believes the built-in issuer alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,12 @@ use super::Preset;
 pub struct AuthConfig {
     /// The identity providers, each with its own keys. None: the built-in issuer.
     pub issuers: Vec<IssuerConfig>,
+    /// Whether an API key may come in `api-key` or `x-api-key` too, for clients that cannot send it as a bearer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub api_key_headers: bool,
+    /// What a verified client certificate stands for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub certificates: CertificateConfig,
 }
 
 impl AuthConfig {
@@ -168,6 +174,14 @@ impl OneOrMany {
     }
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_default(config: &CertificateConfig) -> bool {
+    *config == CertificateConfig::default()
+}
+
 fn default_skew_s() -> u64 {
     60
 }
@@ -178,8 +192,4 @@ fn yes() -> bool {
 
 fn is_true(flag: &bool) -> bool {
     *flag
-}
-
-fn is_false(flag: &bool) -> bool {
-    !*flag
 }

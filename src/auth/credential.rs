@@ -1,10 +1,12 @@
-//! Finds the one credential of a request: `Authorization: Bearer …`. Never in the query, a cookie or the body.
+//! Finds the one credential of a request: `Authorization: Bearer …`, and where the configuration says so an API key's
+//! own header or the client certificate. Never in the query, a cookie or the body.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName};
 
+use super::api_key;
 use super::denied::{Denied, Reason};
 
 /// What is known of a caller before anything that it says is believed.
@@ -29,24 +31,62 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// The bytes after `Bearer `, which may be anything.
+/// The one credential of a request; its bytes may be anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presented<'a> {
+    /// What should be a signed token.
+    Token(&'a [u8]),
+    /// What should be an API key.
+    ApiKey(&'a [u8]),
+    /// The DER of a verified client certificate.
+    Certificate(&'a [u8]),
+}
+
+/// Where credentials are looked for, beside `Authorization: Bearer …`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places {
+    /// `api-key` and `x-api-key`.
+    pub api_key_headers: bool,
+    /// The client certificate, where no header says more.
+    pub certificate: bool,
+}
+
+/// Finds the credential. Headers that [`Places`] does not name mean nothing here.
 ///
 /// # Errors
-/// `MultipleCredentials` for two `Authorization` fields, whatever they hold: a proxy in front may have looked at the
-/// other one. `MissingCredentials` for none, for another scheme and for `Bearer` with nothing behind it.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&[u8], Denied> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let missing = |detail: &str| Denied::new(Reason::MissingCredentials, detail);
-    let Some(field) = fields.next() else {
-        return Err(missing("no Authorization header"));
+/// `MultipleCredentials` for two fields that could carry one, whatever they hold: a proxy in front may have looked at
+/// the other one. `MissingCredentials` for none, for another scheme and for a field with nothing in it.
+pub(super) fn presented<'a>(caller: &Caller<'a>, places: Places) -> Result<Presented<'a>, Denied> {
+    let names: &[HeaderName] = match places.api_key_headers {
+        true => &[AUTHORIZATION, API_KEY, X_API_KEY],
+        false => &[AUTHORIZATION],
+    };
+    let headers = caller.headers;
+    let mut fields = names
+        .iter()
+        .flat_map(|name| headers.get_all(name).iter().map(move |field| (name, field)));
+    let Some((name, field)) = fields.next() else {
+        return match caller.certificate.filter(|_| places.certificate) {
+            Some(der) => Ok(Presented::Certificate(der)),
+            None => Err(missing("no Authorization header")),
+        };
     };
     if fields.next().is_some() {
         return Err(Denied::new(
             Reason::MultipleCredentials,
-            "more than one Authorization header",
+            "more than one header with a credential",
         ));
     }
-    let field = field.as_bytes();
+    if name == AUTHORIZATION {
+        return bearer(field.as_bytes());
+    }
+    match field.as_bytes().trim_ascii() {
+        [] => Err(missing("the API key's header is empty")),
+        key => Ok(Presented::ApiKey(key)),
+    }
+}
+
+fn bearer(field: &[u8]) -> Result<Presented<'_>, Denied> {
     let (scheme, rest) = match field.iter().position(|&byte| byte == b' ') {
         Some(space) => field.split_at(space),
         None => (field, &[][..]),
@@ -61,6 +101,14 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&[u8], Denied> {
         [] => Err(missing(
             "the Authorization header has no token after `Bearer`",
         )),
-        token => Ok(token),
+        key if key.starts_with(api_key::PREFIX.as_bytes()) => Ok(Presented::ApiKey(key)),
+        token => Ok(Presented::Token(token)),
     }
 }
+
+fn missing(detail: &str) -> Denied {
+    Denied::new(Reason::MissingCredentials, detail)
+}
+
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

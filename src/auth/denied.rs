@@ -12,7 +12,7 @@ use std::time::Duration;
 pub enum Reason {
     /// No bearer token.
     MissingCredentials,
-    /// More than one `Authorization` header.
+    /// More than one credential.
     MultipleCredentials,
     /// Anything wrong up to and including the signature.
     InvalidToken,
@@ -32,6 +32,8 @@ pub enum Reason {
     TokenRevoked,
     /// An API key that is unknown, revoked or expired: which one is not said.
     InvalidApiKey,
+    /// A client certificate that names nobody, or is out of date.
+    InvalidCertificate,
     /// The issuer's keys were never had, or not for too long: nobody's fault but the server's.
     AuthUnavailable,
     /// A good token that lacks this scope.
@@ -187,6 +189,7 @@ impl Denied {
             Reason::InvalidTokenBinding => "invalid_token_binding",
             Reason::TokenRevoked => "token_revoked",
             Reason::InvalidApiKey => "invalid_api_key",
+            Reason::InvalidCertificate => "invalid_certificate",
             Reason::AuthUnavailable => "auth_unavailable",
             Reason::InsufficientScope(_) => "insufficient_scope",
             Reason::AccessDenied | Reason::RouteNotAllowed => "access_denied",
@@ -232,6 +235,9 @@ impl Denied {
             }
             Reason::TokenRevoked => "The access token was revoked.",
             Reason::InvalidApiKey => "The API key is invalid.",
+            Reason::InvalidCertificate => {
+                "The client certificate is out of date, or names nobody that this server can tell."
+            }
             Reason::AuthUnavailable => {
                 "The server cannot check tokens of this issuer now: its keys could not be fetched."
             }

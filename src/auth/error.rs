@@ -41,6 +41,12 @@ pub enum GateError {
         /// What is wrong.
         problem: KeyError,
     },
+    /// A fault in the rules for client certificates.
+    #[error("auth.certificates: {problem}")]
+    Certificates {
+        /// What is wrong.
+        problem: &'static str,
+    },
 }
 
 impl GateError {
@@ -56,6 +62,7 @@ impl GateError {
             Self::DuplicateIssuer { .. } => Some("put all keys of one issuer into one entry"),
             Self::Issuer { problem, .. } => problem.hint(),
             Self::Key { problem, .. } => problem.hint(),
+            Self::Certificates { .. } => None,
         }
     }
 }

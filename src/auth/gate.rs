@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
+use super::certificate::{self, Certificates};
+use super::credential::{self, Places, Presented};
 use super::denied::{Denied, quoted};
+use super::follow::Followed;
 use super::issuer::Issuer;
 use super::issuer::builtin::live::Live;
 use super::issuer::jwks::{KeyStats, Remote};
@@ -20,9 +23,10 @@ use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
     MAX_DEPTH, Meter, Permit, Policy, PolicyError, PolicyStore, RateLimits, Revoked, Rights,
-    Vocabulary, credential,
+    Vocabulary,
 };
 use crate::clock::{Clock, Uptime};
+use crate::ledger::{Ledger, LedgerError};
 use crate::strict_json;
 
 /// Verifies who calls and admits them. Shared by all connections; it fetches issuers' keys in the background, once
@@ -36,9 +40,11 @@ pub struct Gate {
     fetching: Mutex<JoinSet<()>>,
     /// The built-in issuer's keys as they are now; `issuers` has it as it was at start.
     builtin: Option<Live>,
+    places: Places,
+    certificates: Certificates,
     policy: Arc<PolicyStore>,
     limits: Arc<Limits>,
-    revoked: Arc<Revoked>,
+    followed: Arc<Followed>,
     meter: Option<Arc<dyn Meter>>,
     clock: Clock,
 }
@@ -87,14 +93,20 @@ impl Gate {
                 }
             }
         }
+        let certificates = Certificates::new(&config.certificates)?;
         Ok(Self {
             issuers,
             monitor,
             fetching: Mutex::default(),
             builtin: live,
+            places: Places {
+                api_key_headers: config.api_key_headers,
+                certificate: certificates.identify,
+            },
+            certificates,
             policy: Arc::default(),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
-            revoked: Arc::default(),
+            followed: Arc::new(Followed::new(clock.clone(), Uptime::start())),
             meter: None,
             clock,
         })
@@ -135,6 +147,30 @@ impl Gate {
         Self { policy, ..self }
     }
 
+    /// The same gate, which tells by `uptime`, beside its clock, when running requests outlive their credentials.
+    #[must_use]
+    pub fn with_uptime(self, uptime: Uptime) -> Self {
+        Self {
+            followed: Arc::new(Followed::new(self.clock.clone(), uptime)),
+            ..self
+        }
+    }
+
+    /// Puts the API keys and revocations in force that `ledger` has now, and ends what runs under a right that is gone.
+    /// Blocks while it reads.
+    ///
+    /// # Errors
+    /// If it cannot be read; what was in force stays so.
+    pub fn reload(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+        self.followed.reload(ledger)
+    }
+
+    /// Does the same now and whenever `ledger` has changed, for ever. A server that starts should have called
+    /// [`Gate::reload`] before it answers.
+    pub fn follow(&self, ledger: Ledger) -> impl Future<Output = ()> + Send + 'static {
+        self.followed.clone().follow(ledger)
+    }
+
     /// The policy in force, to be replaced when its file changes.
     pub fn policy(&self) -> &Arc<PolicyStore> {
         &self.policy
@@ -147,7 +183,7 @@ impl Gate {
 
     /// The revocations in force.
     pub fn revoked(&self) -> &Arc<Revoked> {
-        &self.revoked
+        &self.followed.revoked
     }
 
     /// Begins to fetch the keys of all issuers that publish theirs, at once and then for as long as the gate lives.
@@ -191,10 +227,23 @@ impl Gate {
     /// # Errors
     /// A refusal that is the same, byte for byte, for everything up to and including a bad signature.
     pub async fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<Identity>, Denied> {
-        let token = self.read(credential::bearer(caller.headers)?)?;
-        token.issuer.prepare(&token.header).await;
-        let identity = self.judge(token)?;
-        self.revoked.check(&identity)?;
+        let identity = match credential::presented(&caller, self.places)? {
+            Presented::Token(token) => {
+                let token = self.read(token)?;
+                token.issuer.prepare(&token.header).await;
+                let identity = self.judge(token)?;
+                certificate::check_binding(&identity, caller.certificate)?;
+                identity
+            }
+            Presented::ApiKey(key) => self
+                .followed
+                .api_keys
+                .identity(key, self.clock.unix_seconds())?,
+            Presented::Certificate(der) => {
+                self.certificates.identity(der, self.clock.unix_seconds())?
+            }
+        };
+        self.followed.revoked.check(&identity)?;
         Ok(Arc::new(identity))
     }
 
@@ -272,7 +321,7 @@ impl Gate {
     pub fn admit(&self, identity: Arc<Identity>, rights: Arc<Rights>) -> Result<Permit, Denied> {
         let admission = self.limits.admit(&identity, &rights)?;
         let meter = self.meter.clone();
-        let permit = Permit::new(identity, rights, admission, &self.revoked, meter);
+        let permit = Permit::new(identity, rights, admission, &self.followed.revoked, meter);
         if let Some(meter) = &self.meter {
             meter.admitted(permit.identity(), permit.revocation());
         }
@@ -285,6 +334,8 @@ impl Gate {
     }
 
     /// Verifies one token, as [`Gate::authenticate`] does after it has found it, with the keys that are at hand now.
+    /// What is left to do there is to see whether it was revoked, and whether the caller holds the certificate of one
+    /// that [`Identity::is_bound`].
     ///
     /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
     /// keys to try, and those are looked up by exact string.

@@ -24,6 +24,10 @@ pub struct Identity {
     credential: Credential,
     key_id: Option<Arc<str>>,
     claims: Arc<Map<String, Value>>,
+    /// Seconds by which its issuer's clock may differ from ours.
+    skew: u64,
+    /// SHA-256 of the client certificate without which its token is worth nothing.
+    bound_to: Option<[u8; 32]>,
     subject_key: IdentityKey,
     tenant_key: IdentityKey,
 }
@@ -102,9 +106,29 @@ impl Identity {
             credential,
             key_id,
             claims: Arc::new(claims),
+            skew: 0,
+            bound_to: None,
             subject_key,
             tenant_key,
         }
+    }
+
+    /// The same, from an issuer whose clock may differ from ours by `seconds`.
+    pub(super) fn with_skew(self, seconds: u64) -> Self {
+        Self {
+            skew: seconds,
+            ..self
+        }
+    }
+
+    /// The same, of a token that needs this client certificate beside it.
+    pub(super) fn with_binding(self, bound_to: Option<[u8; 32]>) -> Self {
+        Self { bound_to, ..self }
+    }
+
+    /// SHA-256 of the client certificate that must come with the token, if it is bound to one.
+    pub(super) fn bound_to(&self) -> Option<&[u8; 32]> {
+        self.bound_to.as_ref()
     }
 
     /// The `iss` claim.
@@ -147,6 +171,17 @@ impl Identity {
         self.expires
     }
 
+    /// The Unix second from which the credential is not good any more: its expiry, and the skew that its issuer is
+    /// allowed.
+    pub fn good_until(&self) -> Option<u64> {
+        self.expires.map(|end| end.saturating_add(self.skew))
+    }
+
+    /// Whether its token is worth something only together with a client certificate.
+    pub fn is_bound(&self) -> bool {
+        self.bound_to.is_some()
+    }
+
     /// When it was issued, in Unix seconds, if it says so.
     pub fn issued(&self) -> Option<u64> {
         self.issued
@@ -187,6 +222,15 @@ impl Identity {
     #[cfg(test)]
     pub(crate) fn of_tenant_for_tests(subject: &str, tenant: &str) -> Self {
         Self::claimed_for_tests(subject, Some(tenant.into()))
+    }
+
+    /// The same, by a credential that expires at a Unix second.
+    #[cfg(test)]
+    pub(crate) fn expiring_for_tests(subject: &str, expires: u64) -> Self {
+        Self {
+            expires: Some(expires),
+            ..Self::for_tests(subject)
+        }
     }
 
     #[cfg(test)]

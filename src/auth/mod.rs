@@ -14,6 +14,7 @@
 //! | `issuer`, `key` | the one key that may vouch for this issuer with this algorithm |
 //! | `issuer/jwks` | when an issuer's published keys are fetched, and how long they serve |
 //! | `token/claims`, `token/time` | what the signed claims say, typed strictly |
+//! | `api_key`, `certificate` | the same for the other credentials |
 //! | `revoked` | whether that right was taken away since |
 //! | `policy` | what the operator grants to whom |
 //! | `limits` | how much of it, by reservation |
@@ -21,11 +22,14 @@
 //!
 //! jsonwebtoken does the signature arithmetic and nothing else: its own claim checks accept too much.
 
+mod api_key;
+mod certificate;
 mod config;
 mod credential;
 mod denied;
 mod error;
 mod files;
+mod follow;
 mod gate;
 mod identity;
 mod issuer;
@@ -38,6 +42,8 @@ mod revoked;
 mod tests;
 mod token;
 
+pub use api_key::{ApiKeyError, KEYS_ISSUER, NewApiKey, api_key_state, is_api_key_id};
+pub use certificate::{CERTIFICATES_ISSUER, CertificateConfig, SubjectName, TenantName};
 pub use config::{AuthConfig, Discovery, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
 pub use denied::{Denied, Reason};
@@ -52,7 +58,11 @@ pub use issuer::{IssuerSummary, PRESETS, Preset, PresetFacts};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyError, PolicyStore, Rights, Vocabulary, WhenShort};
-pub use revoked::{Revoked, Watched};
+pub use revoked::{
+    REVOCABLE, RevocationError, Revoked, Watched, Withdrawn, revocation, revoked_name,
+    revoked_words,
+};
+pub use token::peek::Unverified;
 
 /// How deep a token's JSON may nest: the deepest genuine claims (Keycloak's `resource_access`) nest four levels.
 const MAX_DEPTH: usize = 16;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Admission;
-use super::{Charge, Denied, Identity, RateLimits, Revoked, Rights, Watched};
+use super::{Charge, Denied, Identity, RateLimits, Revoked, Rights, Watched, Withdrawn};
 use crate::ledger::Sheet;
 
 /// The admitted right to generate now. Not `Clone`: what it holds (a concurrency slot, reserved tokens) goes back when
@@ -22,7 +22,7 @@ pub struct Permit {
     admission: Admission,
     sheet: Arc<Sheet>,
     /// Hears of revocations for as long as the permit lives.
-    _watched: Watched,
+    watched: Watched,
     meter: Option<Arc<dyn Meter>>,
 }
 
@@ -37,7 +37,7 @@ impl Permit {
     ) -> Self {
         let revocation = Revocation::default();
         Self {
-            _watched: revoked.watch(&identity, &rights, revocation.clone()),
+            watched: revoked.watch(&identity, &rights, revocation.clone()),
             identity,
             rights,
             revocation,
@@ -72,9 +72,10 @@ impl Permit {
         self.revocation.clone()
     }
 
-    /// Whether it has been revoked since it was given.
-    pub fn is_revoked(&self) -> bool {
-        self.revocation.is_revoked()
+    /// Whether its request must end now, because it was revoked or its credential has expired. `begun`: the request has
+    /// run before; who still waits when its credential expires does not begin.
+    pub fn withdrawn(&self, begun: bool) -> Option<Withdrawn> {
+        self.watched.withdrawn(begun)
     }
 
     /// Reserves what the request may use, before it queues: `prompt` tokens and up to `max_tokens` for each of `n`
@@ -153,6 +154,25 @@ impl Permit {
             &revoked,
             None,
         ))
+    }
+
+    /// The same, by a credential that expires at a Unix second.
+    #[cfg(test)]
+    pub(crate) fn expiring(
+        subject: &str,
+        expires: u64,
+        on_expiry: super::Expiry,
+        revoked: &Arc<Revoked>,
+    ) -> Self {
+        let mut permit = Self::for_tests(subject);
+        permit.identity = Arc::new(Identity::expiring_for_tests(subject, expires));
+        permit.rights = Arc::new(Rights {
+            on_expiry,
+            ..Rights::clone(&permit.rights)
+        });
+        let revocation = permit.revocation();
+        permit.watched = revoked.watch(&permit.identity, &permit.rights, revocation);
+        permit
     }
 
     #[cfg(test)]

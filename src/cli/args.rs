@@ -12,7 +12,9 @@ use clap::{
 };
 
 use super::bench::BenchCommand;
+use super::key::KeyCommand;
 use super::policy::PolicyCommand;
+use super::revoke::RevokeCommand;
 use super::token_command::TokenCommand;
 use super::usage::Usage;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
@@ -28,6 +30,8 @@ pub(super) enum Command {
     ConfigInit,
     Bench(BenchCommand),
     Policy(PolicyCommand),
+    Key(KeyCommand),
+    Revoke(RevokeCommand),
     Token(TokenCommand),
     Usage(Usage),
 }
@@ -69,6 +73,14 @@ pub(super) fn parse(
                 "check" => Command::ConfigCheck,
                 _ => Command::ConfigInit,
             }
+        }
+        "key" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Key(KeyCommand::from_arg_matches(below)?)
+        }
+        "revoke" => {
+            leaf = below.subcommand().map_or(below, |(_, below)| below);
+            Command::Revoke(RevokeCommand::from_arg_matches(below)?)
         }
         "usage" => Command::Usage(Usage::from_arg_matches(below)?),
         "policy" => {
@@ -128,6 +140,8 @@ pub(super) fn command_line() -> clap::Command {
             })
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
+            key(),
+            revoke(),
             usage(),
             policy(),
             configuration(),
@@ -144,9 +158,30 @@ fn token() -> clap::Command {
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
 }
 
-fn usage() -> clap::Command {
-    let command = Usage::augment_args(clap::Command::new("usage"));
+fn key() -> clap::Command {
+    KeyCommand::augment_subcommands(clap::Command::new("key"))
+        .about("Make, list and revoke API keys")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(with_ledger)
+}
+
+fn revoke() -> clap::Command {
+    RevokeCommand::augment_subcommands(clap::Command::new("revoke"))
+        .about("Take rights away: a token's, a subject's, a client's, a key's, an issuer's")
+        .long_about(REVOKE)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .mut_subcommands(with_ledger)
+}
+
+/// With what finds the ledger.
+fn with_ledger(command: clap::Command) -> clap::Command {
     with_settings(command, |setting| LEDGER_SETTINGS.contains(&setting.name))
+}
+
+fn usage() -> clap::Command {
+    with_ledger(Usage::augment_args(clap::Command::new("usage")))
         .about("Print who used how many tokens")
 }
 
@@ -252,6 +287,12 @@ Serve a model until SIGTERM or Ctrl-C.
 
 Every setting is a flag, a variable and a key of mixgate.toml by the same name: --max-num-seqs, MIXGATE_MAX_NUM_SEQS, \
 max_num_seqs. A flag wins over the environment, the environment over the file.";
+
+const REVOKE: &str = "\
+Take rights away.
+
+What is revoked is written to the ledger. A running server reads it at once, refuses what it names and ends what runs \
+under it, within a step of the model.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,10 +11,12 @@ mod demo;
 mod drain;
 mod failure;
 mod http;
+mod key;
 mod loading;
 mod policy;
 mod public_prefixes;
 mod reload;
+mod revoke;
 mod rooms;
 mod routes;
 mod serve;
@@ -55,6 +57,8 @@ pub fn main() -> ExitCode {
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
         Command::Bench(command) => bench::run(&command, &args, out),
+        Command::Key(command) => key::run(command, &args, out),
+        Command::Revoke(command) => revoke::run(command, &args, out),
         Command::Usage(typed) => usage::run(&typed, &args, out),
         Command::Policy(command) => policy::run(&command, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),

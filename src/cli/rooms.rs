@@ -36,6 +36,8 @@ impl Rooms {
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
         let ledger = ledger(config, &gate, clock.clone())?;
+        // Before anybody is let in: a revocation must hold from the first request on.
+        gate.reload(&ledger).map_err(of_ledger)?;
         let loaded = load(config)?;
         let Capacity {
             vocab_size,
@@ -153,15 +155,32 @@ impl Listening {
     }
 }
 
+/// The file that the configuration names as the ledger, for a command that writes to it beside a running server.
+///
+/// # Errors
+/// If there is none, or it cannot be opened.
+pub(super) fn ledger_file(config: &Config, clock: Clock) -> Result<Ledger, Failure> {
+    match &config.ledger.path {
+        Some(path) => Ledger::open(path, clock).map_err(of_ledger),
+        None => Err(
+            Failure::new("the ledger is off, so that nothing can be kept in it")
+                .hint("name a file: --ledger PATH, here and for the server"),
+        ),
+    }
+}
+
+pub(super) fn of_ledger(error: LedgerError) -> Failure {
+    Failure::of(&error).hint_if(error.hint())
+}
+
 /// The ledger that the configuration asks for. It tells the gate what budgets have left and hears of them from then on.
 ///
 /// # Errors
 /// What is wrong with its file.
 fn ledger(config: &Config, gate: &Gate, clock: Clock) -> Result<Ledger, Failure> {
-    let told = |error: LedgerError| Failure::of(&error).hint_if(error.hint());
     let today = day(clock.unix_seconds());
     let ledger = match &config.ledger.path {
-        Some(path) => Ledger::open(path, clock).map_err(told)?,
+        Some(path) => Ledger::open(path, clock).map_err(of_ledger)?,
         None => {
             tracing::warn!(
                 "the ledger is off: usage, budgets and revocations end with this process"
@@ -171,7 +190,7 @@ fn ledger(config: &Config, gate: &Gate, clock: Clock) -> Result<Ledger, Failure>
     };
     ledger.keep_for(config.ledger.retention);
     let limits = gate.limits().clone();
-    limits.restore(&ledger.budgets(&[&today, &today[..7]]).map_err(told)?);
+    limits.restore(&ledger.budgets(&[&today, &today[..7]]).map_err(of_ledger)?);
     ledger.budgets_from(move || limits.changed_budgets());
     Ok(ledger)
 }

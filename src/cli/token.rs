@@ -85,6 +85,9 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
         ),
         format!("id       {}", identity.token_id().unwrap_or("-")),
     ];
+    if identity.is_bound() {
+        lines.push("bound    good only with its own client certificate".to_owned());
+    }
     lines.push(match identity.expires() {
         None => "expires  never".to_owned(),
         Some(expires) => {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::request::{EngineError, Event, FinishReason, TokenId, Usage};
 use super::sequence::SequenceId;
 use super::shared::Place;
-use crate::auth::{Charge, Permit, TokensUsed};
+use crate::auth::{Charge, Permit, TokensUsed, Withdrawn};
 
 /// A request that has unfinished sequences.
 pub(super) struct Live {
@@ -63,8 +63,10 @@ impl Requests {
     /// Requests that must end now, and why.
     pub(super) fn overdue(&self, now: Duration) -> Vec<(u64, FinishReason)> {
         let reason = |live: &Live| {
-            if live.permit.is_revoked() {
-                return Some(FinishReason::Revoked);
+            match live.permit.withdrawn(live.place.is_none()) {
+                Some(Withdrawn::Revoked) => return Some(FinishReason::Revoked),
+                Some(Withdrawn::Expired) => return Some(FinishReason::Expired),
+                None => {}
             }
             let over = live.deadline.is_some_and(|deadline| deadline <= now);
             over.then_some(FinishReason::DeadlineExceeded)

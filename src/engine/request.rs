@@ -122,11 +122,13 @@ pub enum FinishReason {
     Revoked,
     /// A token budget of the caller does not cover its next token.
     BudgetSpent,
+    /// The caller's credential has expired, and its rights do not let the request go on.
+    Expired,
 }
 
 impl FinishReason {
     /// Every reason, in the order of [`super::Stats::finished_total`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stop,
         Self::Length,
         Self::Cancelled,
@@ -134,6 +136,7 @@ impl FinishReason {
         Self::DeadlineExceeded,
         Self::Revoked,
         Self::BudgetSpent,
+        Self::Expired,
     ];
 }
 

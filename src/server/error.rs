@@ -7,14 +7,15 @@
 //! | 400 | `unsupported_parameter`, `unknown_parameter` | a field that would change the result but cannot; one nobody knows |
 //! | 400 | `context_length_exceeded` | prompt (and completion) cannot fit |
 //! | 401, 403, 429 | as the gate says | |
-//! | 404 | `unknown_url`, `model_not_found` | |
+//! | 404 | `unknown_url`, `model_not_found`, `not_found` | |
 //! | 405 | `method_not_allowed` | with `Allow` |
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
 //! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
+//! | 401 | `token_expired` | the caller's credential has expired meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
 //! | 429 | `insufficient_quota` | a token budget ran out while a stream ran: an event at its end |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
-//! | 503 | `ledger_unavailable` | usage cannot be read |
+//! | 503 | `ledger_unavailable` | usage cannot be read, or an administrator's wish not be written down |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
 
 mod engine;
@@ -234,6 +235,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
     }
 
+    /// An administrator names something that is not there.
+    pub(super) fn no_such(what: &str, id: &str) -> Self {
+        let message = format!("There is no {what} `{}`.", clipped(id, 128));
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
     // Routes.
 
     pub(super) fn unknown_url(method: &Method, path: &str) -> Self {
@@ -259,6 +266,15 @@ impl ApiError {
     }
 
     // The server's own trouble.
+
+    /// Nothing is known to have been written; the log has the reason.
+    pub(super) fn ledger_failed() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger_unavailable",
+            "The server's ledger could not be read or written.",
+        )
+    }
 
     pub(super) fn ledger_unavailable() -> Self {
         Self::new(

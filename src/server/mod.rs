@@ -4,6 +4,7 @@
 //! [`body`], [`chat`] (wire → prompt → engine), [`stream`] (events → bytes). [`listener`] accepts connections
 //! and ends them.
 
+mod admin;
 mod app;
 mod audit;
 mod body;
@@ -28,6 +29,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod value;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::auth::{Access, Denied, Identity, Rights, Vocabulary};
 
@@ -60,7 +62,7 @@ use peer::Door;
 /// One row of the route table: what is served, and what it asks of its caller.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// `GET` (which answers HEAD too) or `POST`.
+    /// `GET` (which answers HEAD too), `POST` or `DELETE`.
     pub method: &'static str,
     /// Path as axum writes it; `{*id}` is the rest of the path, slashes included.
     pub path: &'static str,
@@ -201,7 +203,52 @@ static ROUTES: &[Route] = &[
         doors: Doors::OpenInside,
         handler: || get(metrics::expose),
     },
+    Route {
+        method: "GET",
+        path: "/admin/revocations",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || get(admin::revocations::list),
+    },
+    Route {
+        method: "POST",
+        path: "/admin/revocations",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || post(admin::revocations::create),
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/revocations/{id}",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || delete(admin::revocations::delete),
+    },
+    Route {
+        method: "GET",
+        path: "/admin/keys",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || get(admin::keys::list),
+    },
+    Route {
+        method: "POST",
+        path: "/admin/keys",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || post(admin::keys::create),
+    },
+    Route {
+        method: "DELETE",
+        path: "/admin/keys/{id}",
+        access: ADMIN,
+        doors: Doors::Admin,
+        handler: || delete(admin::keys::revoke),
+    },
 ];
+
+/// What only those may do who take rights from others, and give them.
+const ADMIN: Access = Access::Scope("admin");
 
 const CHAT: &str = "/v1/chat/completions";
 

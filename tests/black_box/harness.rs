@@ -9,7 +9,7 @@ use mixgate::auth::{
     AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Limits, Meter, MintRequest, Policy, Rights,
     Vocabulary,
 };
-use mixgate::clock::Clock;
+use mixgate::clock::{Clock, Uptime};
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
@@ -17,7 +17,7 @@ use mixgate::server::{
     App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig, vocabulary,
 };
 use mixgate::text::{TextFiles, TextModel};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -32,6 +32,7 @@ use super::parrot::{Brake, Parrot};
 pub const REPLY: &str = "Sow carrots after the last frost.";
 pub const MODEL: &str = "parrot";
 pub const ALL_SCOPES: &str = "chat models metrics usage";
+pub const ADMIN: &str = "admin";
 
 /// How a house differs from the usual one.
 pub struct Plan {
@@ -44,6 +45,10 @@ pub struct Plan {
     pub issuers: Vec<IssuerConfig>,
     /// The text of a policy file; empty: none.
     pub policy: String,
+    /// Whether API keys may come in headers of their own.
+    pub api_key_headers: bool,
+    /// By which the gate judges and the issuer stamps.
+    pub time: (Clock, Uptime),
     pub meter: Option<Arc<dyn Meter>>,
     /// Everybody's.
     pub rights: Option<Rights>,
@@ -72,6 +77,8 @@ impl Default for Plan {
             pace: Duration::ZERO,
             issuers: Vec::new(),
             policy: String::new(),
+            api_key_headers: false,
+            time: (Clock::system(), Uptime::start()),
             meter: None,
             rights: None,
         }
@@ -146,13 +153,28 @@ impl House {
         self.mint(subject, tenant, ALL_SCOPES)
     }
 
+    /// A token that may do what administrators may.
+    pub fn admin(&self) -> String {
+        self.mint("root", None, ADMIN)
+    }
+
+    /// The id of the key that signs tokens.
+    pub fn key_id(&self) -> &str {
+        self.issuer.key_id()
+    }
+
     fn mint(&self, subject: &str, tenant: Option<&str>, scopes: &str) -> String {
         let tenant = tenant.map(|tenant| ("tenant".to_owned(), json!(tenant)));
+        self.mint_with(subject, scopes, tenant.into_iter().collect())
+    }
+
+    /// A token for ten minutes with further claims.
+    pub fn mint_with(&self, subject: &str, scopes: &str, claims: Map<String, Value>) -> String {
         let request = MintRequest {
             subject: subject.to_owned(),
             ttl: Duration::from_secs(600),
             scopes: scopes.to_owned(),
-            claims: tenant.into_iter().collect(),
+            claims,
         };
         let token = self.issuer.mint(&request, self.clock.unix_seconds());
         secret(token.unwrap())
@@ -297,13 +319,16 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
         pace: plan.pace,
     };
     let engine = Engine::start(parrot, plan.engine.clone(), vec![eos]);
-    let clock = Clock::system();
+    let (clock, uptime) = plan.time.clone();
     let issuer = BuiltinIssuer::ephemeral().unwrap();
     let config = AuthConfig {
         issuers: plan.issuers.clone(),
+        api_key_headers: plan.api_key_headers,
+        ..AuthConfig::default()
     };
     let builtin = config.uses_builtin().then(|| issuer.clone());
-    let mut gate = Gate::new(&config, builtin, clock.clone()).unwrap();
+    let gate = Gate::new(&config, builtin, clock.clone()).unwrap();
+    let mut gate = gate.with_uptime(uptime);
     if !plan.policy.is_empty() {
         let issuers = gate.issuers().into_iter().map(|issuer| issuer.issuer);
         let vocabulary = Vocabulary {
@@ -411,7 +436,7 @@ fn byte_tokenizer() -> Value {
     let characters = (b'!'..=b'~')
         .map(|byte| char::from(byte).to_string())
         .chain(["▁".to_owned()]);
-    let vocab: serde_json::Map<String, Value> = specials
+    let vocab: Map<String, Value> = specials
         .into_iter()
         .chain(bytes)
         .chain(characters)

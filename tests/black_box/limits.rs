@@ -160,7 +160,10 @@ async fn a_stream_whose_budget_runs_out_ends_with_an_error_and_exact_usage() {
     assert_eq!(*error, said);
     house.idle().await;
     assert_eq!((spent(&house), sum.all()), (prompt + 20, prompt + 20));
-    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(
+        house.engine.stats().finished_total,
+        [0, 0, 0, 0, 0, 0, 1, 0]
+    );
 
     let refused = house.chat(json!({"max_tokens": 1})).await;
     assert_eq!(refused.status(), 429);

@@ -24,6 +24,7 @@ mod parrot;
 mod patience;
 mod policy;
 mod queue;
+mod rights;
 mod streaming;
 mod tls;
 mod usage;

@@ -49,7 +49,7 @@ async fn a_client_that_stops_reading_frees_its_blocks() {
     house.idle().await;
     assert_eq!(
         house.engine.stats().finished_total,
-        [0, 0, 4, 0, 0, 0, 0],
+        [0, 0, 4, 0, 0, 0, 0, 0],
         "it was cancelled"
     );
     // The connection is gone too: what was on its way can be read, and then it ends.
@@ -78,7 +78,7 @@ async fn an_http2_stream_that_is_left_lying_frees_its_blocks_and_spares_its_neig
     house.idle().await;
     assert_eq!(
         house.engine.stats().finished_total,
-        [0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0, 0, 0],
         "it was cancelled"
     );
     let (status, ..) = line.ask("GET", "http://x/livez", &[]).await;

@@ -123,6 +123,11 @@ impl Mixgate {
         Self::serve_at(home, &[])
     }
 
+    /// In a home that has been lived in.
+    pub fn serve_in(home: Home, more: &[&str]) -> Self {
+        Self::serve_at(home, more)
+    }
+
     /// With a policy, and more of a `mixgate.toml`.
     pub fn serve_under(policy: &str, file: &str) -> Self {
         let home = Home::new();

@@ -18,6 +18,7 @@ mod ledger;
 mod null;
 mod paste;
 mod policy;
+mod rights;
 mod serve;
 mod sharing;
 mod tenants;

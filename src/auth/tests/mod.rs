@@ -2,6 +2,7 @@
 
 mod builtin;
 mod config;
+mod credentials;
 mod families;
 mod form;
 mod header;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::time::TimeRules;
+use crate::auth::certificate;
 use crate::auth::denied::{Denied, Reason, quoted};
 use crate::auth::identity::{Claimed, Credential, Identity};
 
@@ -50,12 +51,7 @@ impl ClaimRules {
         let expires = self.time.check(claims, now)?;
         self.check_audience(claims)?;
         self.check_type(token_type, claims)?;
-        if claims.contains_key("cnf") {
-            return Err(Denied::new(
-                Reason::InvalidTokenBinding,
-                "the token is bound to a key (`cnf`), and no proof of possession is taken",
-            ));
-        }
+        let bound_to = certificate::bound_to(claims)?;
         for (name, accepted) in &self.required {
             let given = text(claims, name)?.ok_or_else(|| missing(name))?;
             if !accepted.iter().any(|accepted| **accepted == *given) {
@@ -85,7 +81,7 @@ impl ClaimRules {
             Some(name) => text(claims, name)?,
             None => None,
         };
-        Ok(Identity::new(Claimed {
+        let identity = Identity::new(Claimed {
             issuer: self.issuer.clone(),
             subject: text(claims, &self.subject_claim)?
                 .ok_or_else(|| missing(&self.subject_claim))?
@@ -99,7 +95,8 @@ impl ClaimRules {
             credential: Credential::Token,
             key_id,
             claims: given,
-        }))
+        });
+        Ok(identity.with_skew(self.time.skew).with_binding(bound_to))
     }
 
     /// One of the token's audiences must be one of ours.

@@ -4,4 +4,5 @@
 pub(in crate::auth) mod claims;
 pub(in crate::auth) mod compact;
 pub(in crate::auth) mod header;
+pub(in crate::auth) mod peek;
 pub(in crate::auth) mod time;

@@ -136,6 +136,7 @@ impl<D: Decoder> Answer<D> {
                 return Change::Failed(ApiError::deadline_exceeded(self.longest));
             }
             FinishReason::Revoked => return Change::Failed(ApiError::access_revoked()),
+            FinishReason::Expired => return Change::Failed(ApiError::credential_expired()),
         };
         self.cached_tokens += usage.cached_tokens;
         completion.end(index, finish, usage.completion_tokens)

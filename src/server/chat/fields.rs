@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::value::join;
 use crate::server::ApiError;
+use crate::server::value::join;
 
 /// A field and what is done with it. `null` is always the same as leaving it out.
 pub struct WireField {

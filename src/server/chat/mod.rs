@@ -6,7 +6,6 @@ mod policy;
 mod record;
 mod request;
 mod respond;
-mod value;
 mod wire;
 
 use std::future::Future;

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fields::{self, MESSAGE_FIELDS, PART_FIELDS, REQUEST_FIELDS, STREAM_FIELDS};
-use super::value::{Field, Object, kind_of};
 use crate::engine::TokenId;
+use crate::server::value::{Field, Object, kind_of};
 use crate::server::{ApiError, ModelCard};
 use crate::text::RawMessage;
 
@@ -143,7 +143,7 @@ impl WireSampling {
 
 fn required<'a>(object: &'a Object, parent: &str, name: &str) -> Result<Field<'a>, ApiError> {
     Field::of(object, parent, name)
-        .ok_or_else(|| ApiError::missing(&super::value::join(parent, name)))
+        .ok_or_else(|| ApiError::missing(&crate::server::value::join(parent, name)))
 }
 
 fn optional<'a, T>(

@@ -54,6 +54,16 @@ impl ApiError {
         error.with(SHOULD_RETRY, HeaderValue::from_static("false"))
     }
 
+    /// The caller's credential expired while the request waited or ran. A fresh one will do.
+    pub(in crate::server) fn credential_expired() -> Self {
+        let message = "Your credential expired while the request was running; it was ended.";
+        let error = Self::new(StatusCode::UNAUTHORIZED, "token_expired", message);
+        error
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static(EXPIRED))
+            .with(SHOULD_RETRY, HeaderValue::from_static("true"))
+            .with(RETRY_AFTER_MS, HeaderValue::from_static("10"))
+    }
+
     /// The queue has no place now, and will after `retry_after`.
     fn later(mut self, retry_after: Duration) -> Self {
         let millis = retry_after.as_nanos().div_ceil(1_000_000).max(1);
@@ -144,6 +154,8 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const REVOKED: &str =
     r#"Bearer realm="llm", error="invalid_token", error_description="the access was revoked""#;
+const EXPIRED: &str =
+    r#"Bearer realm="llm", error="invalid_token", error_description="the access token expired""#;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +275,25 @@ mod tests {
                      tokens at a time.",
                     "server_error",
                     "deadline_exceeded"
+                )
+            )
+        );
+    }
+
+    #[test]
+    fn an_expired_credential_is_401_and_to_be_renewed_at_once() {
+        assert_eq!(
+            answer(
+                ApiError::credential_expired(),
+                ["www-authenticate", "x-should-retry", "retry-after-ms"]
+            ),
+            (
+                401,
+                some([EXPIRED, "true", "10"]),
+                body(
+                    "Your credential expired while the request was running; it was ended.",
+                    "invalid_request_error",
+                    "token_expired"
                 )
             )
         );

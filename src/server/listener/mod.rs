@@ -123,7 +123,9 @@ impl Server {
     /// at once; running ones go on until they end or `shutdown_timeout` has passed, and then end with an error;
     /// probes are answered to the last. Returns once the engine has stopped.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        self.shared.app.gate.start();
+        let app = &self.shared.app;
+        app.gate.start();
+        let following = tokio::spawn(app.gate.follow(app.ledger.clone()));
         let (stop, stopped) = watch::channel(false);
         let mut connections = [JoinSet::new(), JoinSet::new()];
         {
@@ -159,6 +161,7 @@ impl Server {
         let engine = self.shared.app.engine.clone();
         // It blocks until the engine's thread has ended. Should it panic, there is nothing left to stop.
         let _ = spawn_blocking(move || engine.shutdown()).await;
+        following.abort();
         // Nobody listens if no connection is left.
         let _ = stop.send(true);
         let _ = timeout(FAREWELL, async {

@@ -111,12 +111,21 @@ pub(super) fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
     };
     let kv_tokens = stats.kv_blocks * stats.block_size;
     let concurrency = kv_tokens as f64 / max_model_len.max(1) as f64;
-    let [stop, length, cancelled, aborted, late, revoked, spent] = stats.finished_total;
+    let [
+        stop,
+        length,
+        cancelled,
+        aborted,
+        late,
+        revoked,
+        spent,
+        expired,
+    ] = stats.finished_total;
     // vLLM's words. "repetition" is one of its detectors, which is not ours; it stays at 0 for dashboards.
     let finished = [
         ("stop", stop),
         ("length", length),
-        ("abort", cancelled + late + revoked + spent),
+        ("abort", cancelled + late + revoked + spent + expired),
         ("error", aborted),
         ("repetition", 0),
     ];
@@ -242,5 +251,6 @@ fn word(reason: FinishReason) -> &'static str {
         FinishReason::DeadlineExceeded => "deadline_exceeded",
         FinishReason::Revoked => "revoked",
         FinishReason::BudgetSpent => "budget_spent",
+        FinishReason::Expired => "expired",
     }
 }

@@ -160,6 +160,7 @@ fn reason() -> impl Strategy<Value = FinishReason> {
         Just(FinishReason::Cancelled),
         Just(FinishReason::Stop),
         Just(FinishReason::Revoked),
+        Just(FinishReason::Expired),
         Just(FinishReason::DeadlineExceeded),
         Just(FinishReason::BudgetSpent),
     ]

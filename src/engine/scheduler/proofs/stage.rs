@@ -48,7 +48,7 @@ pub(super) struct Guest {
 pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) generated: u64,
-    pub(super) finished: [u64; 7],
+    pub(super) finished: [u64; 8],
     pub(super) preempted: u64,
     pub(super) hits: u64,
     pub(super) copies: u64,

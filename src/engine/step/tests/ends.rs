@@ -1,9 +1,10 @@
 //! How sequences end, and what is given back when they do.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::auth::{Identity, Meter, Share, TokensUsed};
+use crate::auth::{Expiry, Identity, Meter, Revoked, Share, TokensUsed};
+use crate::clock::Clock;
 
 /// Seeded requests of which the engine's answers are looked at one by one.
 fn only(until: StopConditions, seed: u64) -> Course {
@@ -144,7 +145,10 @@ fn a_dropped_generation_ends_within_one_step_and_gives_everything_back() {
         (bench.engine.stats().running, bench.engine.stats().waiting),
         (1, 0)
     );
-    assert_eq!(bench.engine.stats().finished_total, [0, 0, 3, 0, 0, 0, 0]);
+    assert_eq!(
+        bench.engine.stats().finished_total,
+        [0, 0, 3, 0, 0, 0, 0, 0]
+    );
     assert_eq!(Arc::strong_count(&identity), 1, "the permit is still held");
     bench.finish();
     assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 4)));
@@ -205,7 +209,8 @@ fn the_permit_is_held_until_the_request_has_ended() {
     let identity = Arc::clone(permit.identity());
     let mut generation = bench.engine.submit(permit, request(&[5; 3], 2)).unwrap();
     bench.step();
-    assert_eq!(Arc::strong_count(&identity), 2);
+    // The permit has it, and who watches over the permit.
+    assert_eq!(Arc::strong_count(&identity), 3);
     bench.step();
     assert_eq!(whole(&mut generation).len(), 3);
     assert_eq!(Arc::strong_count(&identity), 1);
@@ -245,7 +250,7 @@ fn a_request_ends_when_its_time_is_over_wherever_it_is() {
         (stats.kv_blocks_used, stats.waiting, stats.waiting_tokens),
         (0, 0, 0)
     );
-    assert_eq!(stats.finished_total, [0, 0, 0, 0, 2, 0, 0]);
+    assert_eq!(stats.finished_total, [0, 0, 0, 0, 2, 0, 0, 0]);
 }
 
 #[test]
@@ -277,6 +282,50 @@ fn a_revoked_permit_ends_all_that_runs_under_it_within_one_step() {
     assert_eq!((ends.len(), ends.iter().all(is_revoked)), (3, true));
     bench.finish();
     assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 4)));
+}
+
+#[test]
+fn a_request_outlives_its_credential_as_far_as_its_rights_let_it() {
+    const EXPIRY: u64 = 1_800_000_000;
+    let grace = Expiry::Grace(Duration::from_secs(5));
+    // Seconds after the expiry, and whether a request with these rights still runs.
+    for (on_expiry, runs) in [
+        (Expiry::Cut, [false, false]),
+        (grace, [true, false]),
+        (Expiry::Finish, [true, true]),
+    ] {
+        let mut bench = Bench::new(64, 4, &config(16, 1));
+        let ((clock, wall), (uptime, monotonic)) = (Clock::manual(EXPIRY - 1), Uptime::manual());
+        let revoked = Arc::new(Revoked::new(clock, uptime));
+        let pass = |seconds| {
+            wall.advance(Duration::from_secs(seconds));
+            monotonic.advance(Duration::from_secs(seconds));
+        };
+        let submit = |bench: &Bench| {
+            let permit = Permit::expiring("a", EXPIRY, on_expiry, &revoked);
+            bench.engine.submit(permit, request(&[5; 3], 9)).unwrap()
+        };
+        let (mut running, mut waiting) = (submit(&bench), submit(&bench));
+        bench.step();
+        pass(1);
+        bench.step();
+        let expired = |events: &[Event]| {
+            let reason = |event: &Event| match event {
+                Event::Finished { reason, .. } => Some(*reason),
+                _ => None,
+            };
+            events.iter().find_map(reason) == Some(FinishReason::Expired)
+        };
+        // Whatever its rights: what has not begun when its credential expires does not begin.
+        assert!(expired(&whole(&mut waiting)), "{on_expiry:?}");
+        assert_eq!(expired(&events(&mut running)), !runs[0], "{on_expiry:?}");
+        pass(5);
+        bench.step();
+        if runs[0] {
+            assert_eq!(expired(&events(&mut running)), !runs[1], "{on_expiry:?}");
+        }
+        bench.finish();
+    }
 }
 
 /// Sums up what it is told, and counts how often.

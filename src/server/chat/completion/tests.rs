@@ -215,6 +215,11 @@ fn an_end_by_the_operators_rules_has_its_own_code() {
         (revoked.status().as_u16(), revoked.code()),
         (403, "access_revoked")
     );
+    let expired = ended(FinishReason::Expired);
+    assert_eq!(
+        (expired.status().as_u16(), expired.code()),
+        (401, "token_expired")
+    );
 }
 
 #[test]
@@ -230,7 +235,11 @@ fn an_event_of_an_unknown_completion_changes_nothing() {
 
 #[test]
 fn an_answer_that_a_stop_string_has_ended_is_not_ended_again_by_the_clock() {
-    for reason in [FinishReason::DeadlineExceeded, FinishReason::Revoked] {
+    for reason in [
+        FinishReason::DeadlineExceeded,
+        FinishReason::Revoked,
+        FinishReason::Expired,
+    ] {
         let mut answer = answer(&["one END"], "", &["END"], 1);
         assert_eq!(text(answer.absorb(token(0, 0))), "one ");
         let ended = answer.absorb(finished(0, reason, 1));

@@ -8,8 +8,9 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mixgate::auth::Access;
-use mixgate::config::TABLE;
+use mixgate::auth::{Access, Gate};
+use mixgate::clock::Clock;
+use mixgate::config::{Args, Config, TABLE};
 use mixgate::server::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
 
 #[test]
@@ -20,6 +21,47 @@ fn the_api_page_has_every_route_and_field() {
 #[test]
 fn the_configuration_page_has_every_setting() {
     check("configuration.md", &configuration());
+}
+
+#[test]
+#[ignore = "needs the issuers' presets and the TLS settings"]
+fn the_guides_configurations_are_taken_as_they_stand() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
+    let mut seen = 0;
+    for guide in fs::read_dir(folder).unwrap() {
+        let path = guide.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for block in blocks(&text, "toml") {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join("mixgate.toml");
+            fs::write(&file, block).unwrap();
+            let args = Args {
+                config: Some(file),
+                ..Args::default()
+            };
+            let config = Config::load(&args)
+                .unwrap_or_else(|error| panic!("{}: {error}\n{block}", path.display()));
+            if config.has_issuers() {
+                let gate = Gate::new(&config.auth.gate, None, Clock::system());
+                assert!(gate.is_ok(), "{}: {gate:?}\n{block}", path.display());
+            }
+            if block.contains("host = ") {
+                let exposed = config.check_exposure();
+                assert!(exposed.is_ok(), "{}: {exposed:?}", path.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "{seen} configurations found");
+}
+
+/// The fenced blocks of a page in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{language}\n");
+    page.split(&*fence)
+        .skip(1)
+        .map(|rest| rest.split("\n```").next().unwrap())
+        .collect()
 }
 
 fn check(name: &str, wanted: &str) {

@@ -146,7 +146,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + PREFIXES + ISSUERS + SHARES
+    page + PREFIXES + ISSUERS + SHARES + AUDIT
 }
 
 const ENDS: &str = r#"
@@ -237,4 +237,24 @@ max_request_seconds = 600
 ```
 
 With several issuers, `subject`, `tenant` and `client` need `issuer` beside them: each issuer gives such names by itself.
+"#;
+
+const AUDIT: &str = r#"
+## The audit
+
+Each request that the gate judged leaves one line on the log target `mixgate::audit`, at level `info`: `decision` (`allow`
+or `deny`), `request_id`, `method`, `route` (the row of the route table), `address`, and of a known caller `issuer`,
+`subject`, `credential` (`token`, `api_key` or `certificate`), `key_id` and `rule`. A denial has `reason`, the `code` that
+the caller was told, and either `detail` or, for a token whose signature did not come out right, the `step` at which it
+failed: nothing of such a token is written. `log_level = "info,mixgate::audit=off"` turns the lines off.
+
+`subject` is a hash of issuer and subject in all logs, unless `audit_subjects = "clear"`. At most
+`audit_denials_per_second` denials are written in a second, those of known and of unknown callers counted apart; lines
+that were left out are counted in a line with `suppressed`.
+
+## The built-in issuer's keys
+
+`mixgate token rotate` puts a new key in the place of the one in `state_dir`, as the user whom the server runs as. The
+server signs nothing itself and takes up the change within a second. Tokens of the earlier key are taken for `--keep`
+(30 days if not said, the longest life of a token); with `--retire-now` none is. `mixgate token keys` lists them.
 "#;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mixgate::auth::{AuthConfig, BuiltinIssuer, Gate, Meter, MintRequest, ShareConfig};
+use mixgate::auth::{
+    AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Meter, MintRequest, ShareConfig,
+};
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
@@ -35,6 +37,8 @@ pub struct Plan {
     pub max_model_len: usize,
     pub pace: Duration,
     pub shares: Vec<ShareConfig>,
+    /// Whose tokens are believed; none: the house's own.
+    pub issuers: Vec<IssuerConfig>,
     pub meter: Option<Arc<dyn Meter>>,
 }
 
@@ -60,6 +64,7 @@ impl Default for Plan {
             max_model_len: 512,
             pace: Duration::ZERO,
             shares: Vec::new(),
+            issuers: Vec::new(),
             meter: None,
         }
     }
@@ -274,9 +279,10 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     let issuer = BuiltinIssuer::ephemeral().unwrap();
     let config = AuthConfig {
         shares: plan.shares.clone(),
-        ..AuthConfig::default()
+        issuers: plan.issuers.clone(),
     };
-    let mut gate = Gate::new(&config, Some(issuer.clone()), clock.clone()).unwrap();
+    let builtin = config.uses_builtin().then(|| issuer.clone());
+    let mut gate = Gate::new(&config, builtin, clock.clone()).unwrap();
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }

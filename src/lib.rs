@@ -12,8 +12,8 @@
 //! 6. [`ops`]: one device operation per file.
 //!
 //! Imports run one way: `cli → server → {auth, text, engine}`, `engine → {auth::Permit, model}`, `model → ops`.
-//! [`config`] hands each module its own part, [`telemetry`] too; [`ledger`] (who used how much, on disk), [`clock`] and
-//! `strict_json` are leaves. [`bench`] measures:
+//! [`config`] hands each module its own part, [`telemetry`] too; [`ledger`] (who used how much, on disk), [`clock`], [`watch`]
+//! (files that change) and `strict_json` are leaves. [`bench`] measures:
 //! a server from outside, as a client, or the engine alone; only `cli` imports it.
 //!
 //! # Invariants
@@ -40,3 +40,4 @@ pub mod server;
 mod strict_json;
 pub mod telemetry;
 pub mod text;
+pub mod watch;

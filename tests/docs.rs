@@ -8,10 +8,10 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mixgate::auth::{Access, Gate};
+use mixgate::auth::{Access, Gate, PRESETS};
 use mixgate::clock::Clock;
 use mixgate::config::{Args, Config, TABLE};
-use mixgate::server::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
+use mixgate::server::{Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
 
 #[test]
 fn the_api_page_has_every_route_and_field() {
@@ -24,7 +24,6 @@ fn the_configuration_page_has_every_setting() {
 }
 
 #[test]
-#[ignore = "needs the issuers' presets and the TLS settings"]
 fn the_guides_configurations_are_taken_as_they_stand() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
     let mut seen = 0;
@@ -84,7 +83,8 @@ fn api() -> String {
          OpenAI's, as far as it goes; what is not supported is refused by name. Errors have OpenAI's shape, with a \
          string `code`.\n\n\
          ## Routes\n\n\
-         | method | path | asks for |\n|---|---|---|\n",
+         A server has one port for callers, and one for the operator's own machines if `internal_port` is set.\n\n\
+         | method | path | asks for | on the internal port |\n|---|---|---|---|\n",
     );
     for route in routes() {
         let asks = match route.access {
@@ -92,7 +92,13 @@ fn api() -> String {
             Access::Verified => "any valid token".to_owned(),
             Access::Scope(scope) => format!("a token with scope `{scope}`"),
         };
-        let _ = writeln!(page, "| {} | `{}` | {asks} |", route.method, route.path);
+        let (public, internal) = match route.doors {
+            Doors::Public => (&*asks, "not there"),
+            Doors::OpenInside => (&*asks, "nothing"),
+            Doors::Admin => ("not there, unless `admin_on_public` is set", &*asks),
+        };
+        let (method, path) = (route.method, route.path);
+        let _ = writeln!(page, "| {method} | `{path}` | {public} | {internal} |");
     }
     page += "\nEverything else, unknown paths and wrong methods included, asks for a valid token first.\n";
     page += "\n## Fields of a chat request\n\n`null` is the same as leaving a field out. A field that is not listed \
@@ -146,7 +152,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + PREFIXES + ISSUERS + SHARES + AUDIT
+    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + SHARES + AUDIT
 }
 
 const ENDS: &str = r#"
@@ -174,6 +180,34 @@ in a stream that has begun, the last event is the error, and no `[DONE]` follows
 it. `cache_salt`, a string of 1 to 256 bytes, narrows the circle to requests of the tenant with the same salt.
 "#;
 
+const OPEN: &str = r#"
+## Probes without a token
+
+Some routers and scrapers probe the port that they send requests to, and have no token. `[public.open]` opens rows to
+their addresses:
+
+```toml
+[public.open]
+routes = ["/health", "/version", "/v1/models", "/metrics"]
+from = ["10.0.0.0/24"]                       # the machines themselves, as their sockets show them
+```
+
+Only rows that the internal port answers without a token can be opened, never generation. A request that such a machine
+passes on for another (it has `X-Forwarded-For` or `Forwarded`) is not its own and needs a token, unless the machine is
+in `trusted_proxies` and the other one is on the list too. More than the probes can be opened to private ranges and to
+public ones of at most a /16 (/32 of IPv6).
+
+## TLS
+
+`tls_cert_file` and `tls_key_file` make the public port speak TLS 1.2 and 1.3. New files are taken up when they change
+and on SIGHUP, all or none; bad ones leave the old in force, and the log and `mixgate_tls_reloads_total` say so.
+Connections keep the certificate that they began with. `mixgate_tls_certificate_expiry_timestamp_seconds` says when the
+one in force ends.
+
+Builds with `--features acme` get certificates themselves: `acme_domains = ["llm.example.com"]`. The authority asks back
+on port 443 of each name (TLS-ALPN-01), which must lead to this server's port.
+"#;
+
 const PREFIXES: &str = r#"
 ## Public prefixes
 
@@ -197,13 +231,18 @@ a table in the file, with its own keys; a key never vouches for another issuer.
 
 ```toml
 [[auth.issuers]]
+preset = "auth0"                             # fills in what is left out: see below
 issuer = "https://acme.eu.auth0.com/"        # exactly the tokens' `iss`; a trailing slash counts
 audiences = ["https://api.acme.dev"]         # required; a token must name one of them
-algorithms = ["RS256"]                       # default: the usual one of each key
 tenant_claim = "org_id"                      # default: each subject is its own tenant
 default_scopes = ["chat", "models"]          # for tokens without a scope claim; default: none
 clock_skew_s = 60                            # at most 300
 max_lifetime_s = 86400
+
+[[auth.issuers]]
+issuer = "https://login.acme.dev"
+audiences = ["https://api.acme.dev"]
+algorithms = ["RS256"]                       # default: the usual one of each key
 
 [[auth.issuers.keys]]                        # one or more, each from exactly one source
 kid = "2026-a"
@@ -211,8 +250,93 @@ pem_file = "acme.pem"                        # or pem, jwk_file, jwk, hmac_secre
 ```
 
 Files with secrets must be readable by their owner alone (mode 0600 or 0400). Scopes come from the claims `scope` and
-`scp`; `scope_claims` names others.
+`scp`; `scope_claims` names others, `scope_prefix` cuts off what an issuer puts before them. `subject_claim`,
+`client_claim`, `audience_claim` and `token_id_claim` name the claims for the rest; a name with a leading slash is a path
+(`/realm_access/roles`). `required_claims` must be there with their values; `token_types` are the header's `typ`.
+
+### Where keys come from
+
+Each issuer has exactly one source: `keys` in the file, `jwks_url`, or `discovery` (`true` for the issuer's usual place,
+or a URL; the document must name the issuer exactly). A preset stands for `discovery = true`.
+
+- Keys are fetched in the background: at the start, then every 5 to 60 minutes as `Cache-Control` says, and at once when
+  a token names a key that is not known, but for such tokens twice in 30 s at most. A key that is no longer published
+  dies with the next fetch.
+- A failed fetch is tried again after 1 to 60 s. Keys at hand go on serving for `stale_if_error_s` (a day). Without keys,
+  tokens of the issuer are answered with 503 `auth_unavailable`, and `/readyz` says 503 until they came once, unless the
+  issuer has `required = false`.
+- Only https, or http on loopback with `allow_http_loopback = true`; no redirects and no proxies; at most 512 KiB and 100
+  keys. `ca_file` names the only certificates that may vouch for the server, `refuse_private_addresses = true` keeps the
+  fetch on the public internet. A key that is weak, secret, private or for encryption is dropped alone, with a line in
+  the log.
+
+### Presets
+
+What a preset fills in; a setting of the entry itself wins. All take `RS256` alone.
 "#;
+
+const AFTER_PRESETS: &str = r#"
+An ID token says who signed in to an application and is not meant for an API; `accept_id_tokens = true` takes it all the
+same. For several tenants of Entra, write `{tenantid}` in their place and list them:
+
+```toml
+[[auth.issuers]]
+preset = "entra"
+issuer = "https://login.microsoftonline.com/{tenantid}/v2.0"
+tenants = ["11111111-2222-3333-4444-555555555555"]
+audiences = ["6e74172b-be56-4843-9ff4-e66a39bb12e3"]
+```
+"#;
+
+/// A row for each preset, and a line on each.
+fn presets() -> String {
+    let mut page = String::from(
+        "\n| preset | issuer | audiences | subject | tenant | client | token id | scopes | must have |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    let code = |name: &str| format!("`{name}`");
+    for facts in &PRESETS {
+        let scopes: Vec<String> = facts.scope_claims.iter().map(|name| code(name)).collect();
+        let required = facts
+            .required_claims
+            .iter()
+            .map(|(name, value)| code(&format!("{name} = {value}")));
+        let present = facts.access_token_claims.iter().map(|name| code(name));
+        let must: Vec<String> = required.chain(present).collect();
+        let audience = match facts.audience_claim {
+            "aud" => facts.audiences.to_owned(),
+            other => format!("{}, in `{other}`", facts.audiences),
+        };
+        let _ = writeln!(
+            page,
+            "| `{}` | `{}` | {audience} | `{}` | {} | {} | `{}` | {} | {} |",
+            facts.name,
+            facts.issuer,
+            facts.subject_claim,
+            facts.tenant_claim.map_or("-".to_owned(), code),
+            facts
+                .client_claim
+                .map_or("`client_id`, else `azp`".to_owned(), code),
+            facts.token_id_claim,
+            scopes.join(", "),
+            if must.is_empty() {
+                "-".to_owned()
+            } else {
+                must.join(", ")
+            },
+        );
+    }
+    page.push('\n');
+    for facts in &PRESETS {
+        let hours = facts.max_lifetime_s / 3600;
+        let _ = writeln!(
+            page,
+            "- `{}`: {} Tokens live {hours} h at most.",
+            facts.name, facts.remark
+        );
+    }
+    page
+}
 
 const SHARES: &str = r#"
 ## Shares

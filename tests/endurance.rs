@@ -59,9 +59,9 @@ async fn memory_is_flat_over_a_hundred_thousand_requests_with_random_cancels() {
         "{stats:?}"
     );
     assert!(stats.prefix_evictions_total > 0);
-    let [_stop, length, cancelled, aborted, late, revoked] = stats.finished_total;
+    let [_stop, length, cancelled, aborted, late, revoked, spent] = stats.finished_total;
     assert!(length > 0 && cancelled > 0);
-    assert_eq!((aborted, late, revoked), (0, 0, 0));
+    assert_eq!((aborted, late, revoked, spent), (0, 0, 0, 0));
 }
 
 /// 10 bytes per request would show.

@@ -5,6 +5,7 @@
 
 import asyncio
 import sys
+import time
 
 import openai
 
@@ -62,7 +63,28 @@ def main(url: str, token: str) -> None:
     expect(openai.BadRequestError, None, lambda: ask(base, token, temperature=3.5))
 
     asyncio.run(concurrently(base, token, answer))
+    usage_is_what_was_said(base, token, whole.usage)
     print(f"openai {openai.__version__}: all well; {answer!r}")
+
+
+def usage_is_what_was_said(base: str, token: str, said) -> None:
+    """The administration API of the package, with the caller's own token: it sees what it has used itself."""
+    client = openai.OpenAI(base_url=base, api_key=token, admin_api_key=token, max_retries=0)
+    deadline = time.monotonic() + 10
+    while True:
+        page = client.admin.organization.usage.completions(
+            start_time=int(time.time()) - 3600, bucket_width="1h", group_by=["user_id", "model"], models=["seedling"]
+        )
+        results = [result for bucket in page.data for result in bucket.results]
+        if results or time.monotonic() > deadline:  # rows are written within a second
+            break
+    assert page.object == "page" and page.has_more is False and page.next_page is None, page
+    assert {bucket.object for bucket in page.data} == {"bucket"}, page
+    assert {(result.user_id, result.model) for result in results} == {("openai-client", "seedling")}, results
+    assert sum(result.output_tokens for result in results) >= said.completion_tokens, results
+    assert sum(result.num_model_requests for result in results) >= 1, results
+    expect_bad = lambda: client.admin.organization.usage.completions(start_time=1, bucket_width="2d")
+    expect(openai.BadRequestError, "invalid_value", expect_bad)
 
 
 def ask(base: str, token: str, **fields):

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::ShareConfig;
+use super::{Preset, ShareConfig};
 
 /// Whom to believe and what they get. The default believes the built-in issuer alone and treats all alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,15 +27,46 @@ impl AuthConfig {
 
 /// An identity provider: who it is, which keys are its own, and what its tokens must say.
 ///
-/// Wherever a claim is named, a leading slash makes the name a path: `/realm_access/roles`.
+/// Wherever a claim is named, a leading slash makes the name a path: `/realm_access/roles`. What is left out here comes
+/// from the `preset`, if one is named, and otherwise from the default that is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// The exact `iss` of its tokens; a trailing slash counts.
+    /// The product behind it: fills in what is left out. [`Preset`] says what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// The exact `iss` of its tokens; a trailing slash counts. `{tenantid}` in it stands for each of `tenants`.
     pub issuer: String,
+    /// The tenants that may come in where `issuer` is a template; the `tid` of a token must be one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<String>,
     /// The audiences that mean this server; a token must name one of them.
     pub audiences: Vec<String>,
+    /// Where it publishes its keys. One of `keys`, `jwks_url` and `discovery`; a preset stands for `discovery = true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_url: Option<String>,
+    /// Finds the keys by OpenID Connect discovery: `true` for the issuer's usual place, or the document's URL. The
+    /// document must name the issuer exactly as it is written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
+    /// Takes `http://` for keys on this machine's loopback; everything else is https. Default: no.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_http_loopback: bool,
+    /// A PEM file with the only certificates that may vouch for the key server. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Refuses to fetch keys from private, link-local and loopback addresses. Default: no.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refuse_private_addresses: bool,
+    /// Whether `/readyz` waits until its keys were fetched once. Default: yes.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub required: bool,
+    /// For how many seconds fetched keys serve beyond their time while no new ones can be had: 0 to 604 800.
+    /// Default: 86 400, a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_if_error_s: Option<u64>,
     /// Its verification keys, for no other issuer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyConfig>,
     /// JWS algorithms to take, by name. Default: the usual one of each key
     /// (RSA: RS256, P-256: ES256, P-384: ES384, Ed25519: EdDSA, secret: HS256), or the JWK's own `alg`.
@@ -45,15 +76,24 @@ pub struct IssuerConfig {
     /// Default: `absent`, `JWT` and `at+jwt`. `["at+jwt"]` is RFC 9068 to the letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_types: Option<Vec<String>>,
+    /// Takes ID tokens too, which are meant for the application that asked, not for an API. Default: no.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub accept_id_tokens: bool,
     /// By how many seconds the issuer's clock may differ: 0 to 300, 60 by default.
     #[serde(default = "default_skew_s")]
     pub clock_skew_s: u64,
-    /// Most seconds from issue to expiry: 24 h by default; Entra tokens with continuous evaluation need 28 h.
-    #[serde(default = "default_lifetime_s")]
-    pub max_lifetime_s: u64,
-    /// The claim that holds the audience: `aud` by default, `client_id` for Cognito.
-    #[serde(default = "default_audience_claim")]
-    pub audience_claim: String,
+    /// Most seconds from issue to expiry. Default: 24 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lifetime_s: Option<u64>,
+    /// The claim that holds the audience. Default: `aud`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience_claim: Option<String>,
+    /// The claim that names the caller for good. Default: `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_claim: Option<String>,
+    /// The claim that names the token, for revocation. Default: `jti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id_claim: Option<String>,
     /// The claim that groups subjects into tenants. Without it, each subject is its own tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_claim: Option<String>,
@@ -64,12 +104,27 @@ pub struct IssuerConfig {
     /// Default: `scope` (a string) and `scp` (a string or an array). Nothing else ever grants anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope_claims: Option<Vec<String>>,
+    /// What stands before the scopes that mean this server, such as `mixgate/`. It is cut off, and scopes without it
+    /// grant nothing. Default: scopes are taken whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope_prefix: Option<String>,
     /// Scopes of a token that has none of the scope claims. Default: none.
     #[serde(default)]
     pub default_scopes: Vec<String>,
-    /// Claims that must be there with this value, or one of these: `token_use = "access"`.
+    /// Claims that must be there with this value, or one of these: `token_use = "access"`. A preset's own stay, unless
+    /// the same claim is named here.
     #[serde(default)]
     pub required_claims: BTreeMap<String, OneOrMany>,
+}
+
+/// Whether and where to look for an OpenID Connect discovery document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Discovery {
+    /// At the issuer's usual place, or not at all.
+    Usual(bool),
+    /// At this URL.
+    At(String),
 }
 
 /// One verification key, from exactly one source.
@@ -120,10 +175,14 @@ fn default_skew_s() -> u64 {
     60
 }
 
-fn default_lifetime_s() -> u64 {
-    24 * 3600
+fn yes() -> bool {
+    true
 }
 
-fn default_audience_claim() -> String {
-    "aud".to_owned()
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

@@ -68,6 +68,15 @@ pub enum Reason {
         /// The most.
         limit: u64,
     },
+    /// What is left of a budget is reserved by requests of the caller that run, which may give some of it back.
+    BudgetReserved {
+        /// `day` or `month`.
+        period: &'static str,
+        /// The most tokens in that period.
+        limit: u64,
+    },
+    /// The server counts the limits of as many callers as it can.
+    TooManyCallers,
     /// A budget is spent, or can never cover the request.
     InsufficientQuota {
         /// `day` or `month`, or `minute` for a request that no minute can cover.
@@ -136,8 +145,9 @@ impl Denied {
             Reason::TooManyFailures { .. }
             | Reason::RateLimit { .. }
             | Reason::Concurrency { .. }
+            | Reason::BudgetReserved { .. }
             | Reason::InsufficientQuota { .. } => 429,
-            Reason::AuthUnavailable => 503,
+            Reason::AuthUnavailable | Reason::TooManyCallers => 503,
             _ => 401,
         }
     }
@@ -151,9 +161,10 @@ impl Denied {
             | Reason::ModelNotAllowed => "permission_error",
             Reason::TooManyFailures { .. }
             | Reason::RateLimit { .. }
-            | Reason::Concurrency { .. } => "rate_limit_error",
+            | Reason::Concurrency { .. }
+            | Reason::BudgetReserved { .. } => "rate_limit_error",
             Reason::InsufficientQuota { .. } => "insufficient_quota",
-            Reason::AuthUnavailable => "server_error",
+            Reason::AuthUnavailable | Reason::TooManyCallers => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -179,7 +190,8 @@ impl Denied {
             Reason::TooManyFailures { .. } => "too_many_failures",
             Reason::ModelNotAllowed => "model_not_allowed",
             Reason::ParameterNotAllowed { .. } => "parameter_not_allowed",
-            Reason::RateLimit { .. } => "rate_limit_exceeded",
+            Reason::RateLimit { .. } | Reason::BudgetReserved { .. } => "rate_limit_exceeded",
+            Reason::TooManyCallers => "overloaded",
             Reason::Concurrency { .. } => "concurrency_limit_exceeded",
             Reason::InsufficientQuota { .. } => "insufficient_quota",
         }
@@ -242,6 +254,15 @@ impl Denied {
                 return Cow::Owned(format!(
                     "You may have {limit} completions at the same time, and have them."
                 ));
+            }
+            Reason::BudgetReserved { period, limit } => {
+                return Cow::Owned(format!(
+                    "What is left of your budget of {limit} tokens per {period} is reserved by requests of yours that \
+                     are running. Try again when they have ended."
+                ));
+            }
+            Reason::TooManyCallers => {
+                "The server is full: it counts the limits of too many callers."
             }
             Reason::InsufficientQuota { period, limit } => {
                 return Cow::Owned(format!(
@@ -308,8 +329,10 @@ impl Denied {
                 ("retry-after-ms", "10".into()),
             ],
             Reason::InsufficientQuota { .. } => vec![("x-should-retry", "false".into())],
-            Reason::Concurrency { .. } => again(Duration::from_secs(1)),
-            Reason::AuthUnavailable => again(Duration::from_secs(5)),
+            Reason::Concurrency { .. } | Reason::BudgetReserved { .. } => {
+                again(Duration::from_secs(1))
+            }
+            Reason::AuthUnavailable | Reason::TooManyCallers => again(Duration::from_secs(5)),
             Reason::RateLimit { retry_after, .. } | Reason::TooManyFailures { retry_after } => {
                 again(retry_after)
             }

@@ -102,6 +102,54 @@ pub enum IssuerProblem {
         /// As configured.
         given: String,
     },
+    /// Nowhere to take keys from.
+    #[error(
+        "it has no `keys`, no `jwks_url`, no `discovery` and no `preset`, which would admit nobody"
+    )]
+    NoKeys,
+    /// More than one place to take keys from.
+    #[error("it has more than one of `keys`, `jwks_url` and `discovery`")]
+    SeveralKeySources,
+    /// A template whose discovery document could be anywhere.
+    #[error("where the discovery document of a template is cannot be told")]
+    NoUsualDiscovery,
+    /// A URL that keys may not come from.
+    #[error("`{field}` is `{given}`: {fault}")]
+    Url {
+        /// Which setting.
+        field: &'static str,
+        /// As configured, or as it follows from `issuer`.
+        given: String,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// The certificates that may vouch for the key server.
+    #[error("`ca_file`: {0}")]
+    CaFile(FileError),
+    /// A file without any.
+    #[error("`ca_file`: {} holds no certificates in PEM", path.display())]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Tenants, and no place for them in the issuer.
+    #[error("`tenants` are named, and `issuer` has no `{{tenantid}}`")]
+    TenantsWithoutTemplate,
+    /// A tenant that no token can name, or one that is named twice.
+    #[error("the tenant `{given}` is no tenant id, or is named twice")]
+    Tenant {
+        /// As configured, or as it stands in `issuer`.
+        given: String,
+    },
+    /// A provider whose access tokens are opaque.
+    #[error("this provider signs ID tokens only, and `accept_id_tokens` is not true")]
+    OnlyIdTokens,
+    /// A subject that may be another person tomorrow.
+    #[error("`subject_claim` is `{claim}`, a name that may pass to somebody else")]
+    ReassignableSubject {
+        /// As configured.
+        claim: String,
+    },
     /// An algorithm for which there is no key.
     #[error("no key serves the algorithm {algorithm:?}")]
     UnservedAlgorithm {
@@ -130,8 +178,26 @@ impl IssuerProblem {
             Self::Empty { field: "audiences" } => {
                 Some("name the API identifier that your identity provider puts into `aud`")
             }
+            Self::NoKeys => Some("write discovery = true, or jwks_url, or [[auth.issuers.keys]]"),
+            Self::SeveralKeySources => Some("keep one of them: two would have to agree for ever"),
+            Self::NoUsualDiscovery => Some("write discovery = \"https://…\" with its URL"),
+            Self::Url { .. } => {
+                Some("keys come over https; http is for loopback, with allow_http_loopback = true")
+            }
+            Self::CaFile(error) => error.hint(),
+            Self::TenantsWithoutTemplate => Some("write {tenantid} where the tenant's id stands"),
+            Self::Empty { field: "tenants" } => {
+                Some("list the tenant ids that may come in; there is no way to let in all")
+            }
+            Self::Tenant { .. } => Some(
+                "Entra's are 32 lower-case hexadecimal digits with dashes; common, organizations and consumers are none",
+            ),
+            Self::OnlyIdTokens => Some(
+                "anybody with an account gets an ID token: also set required_claims, such as hd, or shares by subject",
+            ),
+            Self::ReassignableSubject { .. } => Some("take oid, which is never given away"),
             Self::UnknownAlgorithm { .. } => Some(
-                "take some of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
+                "take some of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, Ed25519",
             ),
             Self::KeyWithoutId { .. } => {
                 Some("with several keys each needs the `kid` that its tokens carry")
@@ -275,6 +341,9 @@ pub enum KeyError {
     /// The configuration and the JWK name different ids.
     #[error("`kid` in the configuration differs from the JWK's own")]
     TwoIds,
+    /// A secret that everybody can read.
+    #[error("the key is a secret (`oct`), and it is published")]
+    PublishedSecret,
     /// An id that is empty, long or holds control characters.
     #[error("`kid` is not 1 to 256 plain characters")]
     BadId,
@@ -333,7 +402,8 @@ pub enum FileError {
 }
 
 impl FileError {
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Exposed { .. } => {
                 Some("chmod 600 the file; replace the secret if others did read it")

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::FileError;
 
 /// A small file in memory, with the mode it had when it was read.
-pub(super) struct KeyFile {
+pub(crate) struct KeyFile {
     path: PathBuf,
     pub bytes: Vec<u8>,
     mode: u32,

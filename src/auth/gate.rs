@@ -3,27 +3,34 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tokio::task::JoinSet;
 
 use super::denied::{Denied, Reason, quoted};
 use super::issuer::Issuer;
 use super::issuer::builtin::live::Live;
+use super::issuer::jwks::{KeyStats, Remote};
 use super::token::claims::{self, list};
 use super::token::compact::Compact;
 use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
-    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, Revoked, Rights, credential,
+    MAX_DEPTH, Meter, Permit, Policy, PolicyStore, RateLimits, Revoked, Rights, credential,
 };
 use crate::clock::{Clock, Uptime};
 use crate::strict_json;
 
-/// Verifies who calls and admits them. Shared by all connections.
+/// Verifies who calls and admits them. Shared by all connections; it fetches issuers' keys in the background, once
+/// [`Gate::start`] was called, and until it is dropped.
 pub struct Gate {
     /// By exact `iss`: a key is only ever reached through its own issuer.
     issuers: HashMap<Arc<str>, Issuer>,
+    /// Those whose keys are fetched.
+    monitor: KeyMonitor,
+    /// What fetches them; ended when the gate is dropped.
+    fetching: Mutex<JoinSet<()>>,
     /// The built-in issuer's keys as they are now; `issuers` has it as it was at start.
     builtin: Option<Live>,
     policy: Arc<PolicyStore>,
@@ -56,27 +63,36 @@ impl Gate {
             Some(builtin) => {
                 let keys: Vec<_> = builtin.keys().cloned().collect();
                 let issuer = Issuer::of_builtin_keys(&keys);
-                issuers.insert(issuer.rules.issuer.clone(), issuer);
+                issuers.insert(issuer.iss.clone(), issuer);
                 live = Some(Live::new(builtin, clock.clone(), Uptime::start()));
             }
             None if config.uses_builtin() => return Err(GateError::NoIssuer),
             None => {}
         }
-        for entry in &config.issuers {
-            let issuer = Issuer::new(entry)?;
-            if issuers
-                .insert(issuer.rules.issuer.clone(), issuer)
-                .is_some()
-            {
-                return Err(GateError::DuplicateIssuer {
-                    issuer: entry.issuer.clone(),
-                });
+        let mut monitor = KeyMonitor::default();
+        for (index, entry) in config.issuers.iter().enumerate() {
+            let named = Issuer::all(entry)?;
+            if let Some(remote) = named.first().and_then(Issuer::shared_remote) {
+                monitor.remotes.push((index + 1, remote.clone()));
+            }
+            for issuer in named {
+                let iss = issuer.iss.clone();
+                if issuers.insert(iss.clone(), issuer).is_some() {
+                    return Err(GateError::DuplicateIssuer {
+                        issuer: iss.to_string(),
+                    });
+                }
             }
         }
-        let names: Vec<&str> = issuers.keys().map(|name| &**name).collect();
+        // One issuer may go by several names; what identities say is what rules are written for.
+        let mut names: Vec<&str> = issuers.values().map(|entry| &*entry.rules.issuer).collect();
+        names.sort_unstable();
+        names.dedup();
         let policy = Policy::of_shares(&config.shares, &names)?;
         Ok(Self {
             issuers,
+            monitor,
+            fetching: Mutex::default(),
             builtin: live,
             policy: Arc::new(PolicyStore::new(policy)),
             limits: Arc::new(Limits::new(clock.clone(), Uptime::start())),
@@ -91,6 +107,15 @@ impl Gate {
     pub fn with_meter(self, meter: Arc<dyn Meter>) -> Self {
         Self {
             meter: Some(meter),
+            ..self
+        }
+    }
+
+    /// The same gate, by this policy.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(PolicyStore::new(policy)),
             ..self
         }
     }
@@ -110,12 +135,50 @@ impl Gate {
         &self.revoked
     }
 
+    /// Begins to fetch the keys of all issuers that publish theirs, at once and then for as long as the gate lives.
+    /// Calling it again changes nothing. Must be called within a tokio runtime.
+    pub fn start(&self) {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetching.is_empty() {
+            for (_, remote) in &self.monitor.remotes {
+                // Before the task runs for the first time, so that the first token already waits for it.
+                remote.mark_started();
+                fetching.spawn(remote.clone().run());
+            }
+        }
+    }
+
+    /// The required issuers whose keys were never had, as configured. While there are any, `/readyz` says so.
+    pub fn unready(&self) -> Vec<String> {
+        let remotes = self.monitor.remotes.iter();
+        remotes
+            .filter_map(|(_, remote)| remote.unready().map(str::to_owned))
+            .collect()
+    }
+
+    /// Tells how the fetching of keys goes; outlives the gate.
+    pub fn monitor(&self) -> KeyMonitor {
+        self.monitor.clone()
+    }
+
+    /// Fetches the keys that `token` needs, if its issuer publishes them: once, for a command that verifies one token
+    /// and ends. What goes wrong is told by [`Gate::verify`].
+    pub async fn fetch_for(&self, token: &[u8]) {
+        if let Ok(read) = self.read(token)
+            && let Some(remote) = read.issuer.remote()
+        {
+            remote.refresh().await;
+        }
+    }
+
     /// Who calls. Waits only for an issuer's keys, within bounds, when a token names one that is not known yet.
     ///
     /// # Errors
     /// A refusal that is the same, byte for byte, for everything up to and including a bad signature.
     pub async fn authenticate(&self, caller: Caller<'_>) -> Result<Arc<Identity>, Denied> {
-        let identity = self.verify(credential::bearer(caller.headers)?)?;
+        let token = self.read(credential::bearer(caller.headers)?)?;
+        token.issuer.prepare(&token.header).await;
+        let identity = self.judge(token)?;
         self.revoked.check(&identity)?;
         Ok(Arc::new(identity))
     }
@@ -162,7 +225,12 @@ impl Gate {
         Ok(permit)
     }
 
-    /// Verifies one token, as [`Gate::authenticate`] does after it has found it.
+    /// Where `identity` stands with the limits of `rights`, for response headers.
+    pub fn standing(&self, identity: &Identity, rights: &Rights) -> RateLimits {
+        self.limits.standing(identity, rights)
+    }
+
+    /// Verifies one token, as [`Gate::authenticate`] does after it has found it, with the keys that are at hand now.
     ///
     /// Cheap checks first; nothing that the token says is believed before the signature is good, except which issuer's
     /// keys to try, and those are looked up by exact string.
@@ -170,6 +238,11 @@ impl Gate {
     /// # Errors
     /// A refusal whose [`Denied::detail`] says what is wrong.
     pub fn verify(&self, token: &[u8]) -> Result<Identity, Denied> {
+        self.judge(self.read(token)?)
+    }
+
+    /// Takes a token apart, as far as that needs no key.
+    fn read<'a>(&'a self, token: &'a [u8]) -> Result<Unverified<'a>, Denied> {
         let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
         let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
@@ -186,6 +259,21 @@ impl Gate {
             ))
             .at("issuer")
         })?;
+        Ok(Unverified {
+            token,
+            header,
+            claims,
+            issuer,
+        })
+    }
+
+    fn judge(&self, token: Unverified<'_>) -> Result<Identity, Denied> {
+        let Unverified {
+            token,
+            header,
+            claims,
+            issuer,
+        } = token;
         let live = self
             .builtin
             .as_ref()
@@ -193,7 +281,7 @@ impl Gate {
         // Where there is a built-in issuer, there is no other.
         let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
         issuer
-            .verify(&header, &token)
+            .verify(&header, &token, &claims)
             .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
@@ -225,6 +313,31 @@ impl Gate {
     /// The time by which it judges.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+}
+
+/// A token taken apart. Nothing in it is believed yet, but which issuer's keys to try.
+struct Unverified<'a> {
+    token: Compact<'a>,
+    header: Header,
+    claims: Map<String, Value>,
+    issuer: &'a Issuer,
+}
+
+/// Tells how the fetching of issuers' keys goes; cloned freely.
+#[derive(Debug, Clone, Default)]
+pub struct KeyMonitor {
+    /// With the issuer's number in the configuration, counted from 1.
+    remotes: Vec<(usize, Arc<Remote>)>,
+}
+
+impl KeyMonitor {
+    /// How each issuer that publishes its keys is doing, in the order of the configuration.
+    pub fn stats(&self) -> Vec<KeyStats> {
+        let remotes = self.remotes.iter();
+        remotes
+            .map(|(number, remote)| remote.stats(*number))
+            .collect()
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `token/compact` | whether they are one canonical JWS of two clean JSON objects |
 //! | `token/header` | algorithm, key id and type; refuses every extension |
 //! | `issuer`, `key` | the one key that may vouch for this issuer with this algorithm |
+//! | `issuer/jwks` | when an issuer's published keys are fetched, and how long they serve |
 //! | `token/claims`, `token/time` | what the signed claims say, typed strictly |
 //! | `revoked` | whether that right was taken away since |
 //! | `policy` | what the operator grants to whom |
@@ -37,16 +38,18 @@ mod revoked;
 mod tests;
 mod token;
 
-pub use config::{AuthConfig, IssuerConfig, KeyConfig, OneOrMany};
+pub use config::{AuthConfig, Discovery, IssuerConfig, KeyConfig, OneOrMany};
 pub use credential::Caller;
 pub use denied::{Denied, Reason};
 pub use error::{FileError, GateError, IssuerProblem, KeyError, ShareProblem};
-pub use gate::Gate;
+pub(crate) use files::KeyFile;
+pub use gate::{Gate, KeyMonitor};
 pub use identity::{Credential, Identity, IdentityKey};
-pub use issuer::IssuerSummary;
 pub use issuer::builtin::{BuiltinError, BuiltinIssuer, IssuerKey};
+pub use issuer::jwks::KeyStats;
 pub use issuer::mint::{MintError, MintRequest};
-pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits};
+pub use issuer::{IssuerSummary, PRESETS, Preset, PresetFacts};
+pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};
 pub use permit::{Meter, Permit, Priority, Revocation, Share, TokensUsed};
 pub use policy::{Expiry, Policy, PolicyStore, Rights, ShareConfig, WhenShort};
 pub use revoked::{Revoked, Watched};

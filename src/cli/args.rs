@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Subcommand, ValueHint, value_parser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args as _, FromArgMatches, Subcommand, ValueHint, value_parser,
+};
 
 use super::bench::BenchCommand;
 use super::token_command::TokenCommand;
+use super::usage::Usage;
 use crate::config::{self, DefaultValue, Env, Group, Setting, TABLE};
 
 /// A command, with what only it takes.
@@ -24,6 +27,7 @@ pub(super) enum Command {
     ConfigInit,
     Bench(BenchCommand),
     Token(TokenCommand),
+    Usage(Usage),
 }
 
 /// Understands a command line, the program's own name first.
@@ -64,6 +68,7 @@ pub(super) fn parse(
                 _ => Command::ConfigInit,
             }
         }
+        "usage" => Command::Usage(Usage::from_arg_matches(below)?),
         _ => {
             leaf = below.subcommand().map_or(below, |(_, below)| below);
             Command::Token(TokenCommand::from_arg_matches(below)?)
@@ -117,6 +122,7 @@ pub(super) fn command_line() -> clap::Command {
             })
             .about("Show a refusal, a token and a streamed answer in one go"),
             token(),
+            usage(),
             configuration(),
             bench(),
             clap::Command::new("routes").about("Print every route and what it asks of its caller"),
@@ -129,6 +135,12 @@ fn token() -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .mut_subcommands(|command| with_settings(command, |setting| setting.name == "state_dir"))
+}
+
+fn usage() -> clap::Command {
+    let command = Usage::augment_args(clap::Command::new("usage"));
+    with_settings(command, |setting| LEDGER_SETTINGS.contains(&setting.name))
+        .about("Print who used how many tokens")
 }
 
 fn configuration() -> clap::Command {
@@ -216,6 +228,7 @@ const CONFIG: &str = "config";
 const ORIGIN: &str = "origin";
 const DEMO_SETTINGS: [&str; 4] = ["model", "served_model_name", "chat_template", "log_level"];
 
+const LEDGER_SETTINGS: [&str; 2] = ["state_dir", "ledger"];
 const NOT_FOR_BENCH: [&str; 2] = ["served_model_name", "chat_template"];
 
 const SERVE: &str = "\

@@ -17,6 +17,10 @@ pub(super) fn check(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(args)?;
     config.check_exposure()?;
     rooms::try_gate(&config, Clock::system())?;
+    if let Some(tls) = &config.server.tls {
+        let checked = tls.check(&Clock::system());
+        checked.map_err(|error| Failure::of(&error).hint_if(error.hint()))?;
+    }
     if let Model::Null(name) = config.model.source {
         null_cache(name)?;
     }

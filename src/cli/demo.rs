@@ -29,7 +29,10 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     // Its own server for its own eyes, whatever the file says.
     config.server.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     config.server.port = 0;
+    config.server.tls = None;
+    config.server.internal = None;
     config.auth.gate = AuthConfig::default();
+    config.ledger.path = Some(config.auth.state_dir.join("ledger.sqlite3"));
     telemetry::init(&config.log);
 
     let rooms = Rooms::open(&config)?;

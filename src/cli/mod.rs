@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod certificates;
 mod configuration;
 mod demo;
 mod drain;
@@ -18,6 +19,7 @@ mod serve;
 mod startup;
 pub mod token;
 mod token_command;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::ConfigCheck => configuration::check(&args, out),
         Command::ConfigInit => configuration::init(out),
         Command::Bench(command) => bench::run(&command, &args, out),
+        Command::Usage(typed) => usage::run(&typed, &args, out),
         Command::Token(command) => token_command::run(&command, &args, out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {

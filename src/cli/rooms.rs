@@ -15,8 +15,8 @@ use crate::auth::{BuiltinIssuer, Gate, IssuerSummary};
 use crate::clock::Clock;
 use crate::config::{Args, Config, Origin};
 use crate::engine::{Capacity, Engine, EngineConfig, Executor};
-use crate::ledger::Ledger;
-use crate::server::{App, ModelCard, Server};
+use crate::ledger::{Ledger, LedgerError, day};
+use crate::server::{App, Certificates, ModelCard, Server};
 use crate::telemetry::Secret;
 
 /// The rooms behind the door: a gate, a loaded model, a running engine.
@@ -34,6 +34,7 @@ impl Rooms {
         config.check_exposure()?;
         let clock = Clock::system();
         let gate = gate(config, clock.clone())?;
+        let ledger = ledger(config, &gate, clock.clone())?;
         let loaded = load(config)?;
         let Capacity {
             vocab_size,
@@ -62,7 +63,7 @@ impl Rooms {
                 gate,
                 text: Arc::new(loaded.text),
                 model,
-                ledger: Ledger::in_memory(),
+                ledger,
                 clock,
             },
             model: loaded.facts,
@@ -74,14 +75,16 @@ impl Rooms {
     /// # Errors
     /// If the address cannot be had.
     pub(super) async fn listen(self, config: &Config) -> Result<Listening, Failure> {
+        let ledger = self.app.ledger.clone();
         let issuers = self.app.gate.issuers();
         let max_model_len = self.app.model.max_model_len;
         let server = Server::bind(config.server.clone(), self.app)
             .await
-            .map_err(|error| Failure::of(&error).hint(error.hint()))?;
+            .map_err(|error| Failure::of(&error).hint_if(error.hint()))?;
         Ok(Listening {
             server,
             model: self.model,
+            ledger,
             issuers,
             max_model_len,
         })
@@ -92,6 +95,7 @@ impl Rooms {
 pub(super) struct Listening {
     server: Server,
     model: ModelFacts,
+    ledger: Ledger,
     issuers: Vec<IssuerSummary>,
     max_model_len: usize,
 }
@@ -100,6 +104,11 @@ impl Listening {
     /// Where it listens; the port is the real one.
     pub(super) fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// Where usage is written down.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What the start-up screen tells.
@@ -118,7 +127,14 @@ impl Listening {
             max_model_len: self.max_model_len,
             load,
             address: self.address(),
+            tls: self.server.is_tls(),
+            internal: self.server.internal_address(),
         }
+    }
+
+    /// A means to have the certificates read anew.
+    pub(super) fn certificates(&self) -> Certificates {
+        self.server.certificates()
     }
 
     /// Answers. Once `draining` completes, running streams may finish until `shutdown_timeout`, then it returns.
@@ -129,6 +145,29 @@ impl Listening {
         };
         self.server.run(asked).await;
     }
+}
+
+/// The ledger that the configuration asks for. It tells the gate what budgets have left and hears of them from then on.
+///
+/// # Errors
+/// What is wrong with its file.
+fn ledger(config: &Config, gate: &Gate, clock: Clock) -> Result<Ledger, Failure> {
+    let told = |error: LedgerError| Failure::of(&error).hint_if(error.hint());
+    let today = day(clock.unix_seconds());
+    let ledger = match &config.ledger.path {
+        Some(path) => Ledger::open(path, clock).map_err(told)?,
+        None => {
+            tracing::warn!(
+                "the ledger is off: usage, budgets and revocations end with this process"
+            );
+            Ledger::in_memory()
+        }
+    };
+    ledger.keep_for(config.ledger.retention);
+    let limits = gate.limits().clone();
+    limits.restore(&ledger.budgets(&[&today, &today[..7]]).map_err(told)?);
+    ledger.budgets_from(move || limits.changed_budgets());
+    Ok(ledger)
 }
 
 /// The gate that the configuration asks for. Makes the built-in issuer's key if there is none yet.

@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::spawn_blocking;
 
 use super::Failure;
+use super::certificates::keep_fresh;
 use super::drain::{Ask, Signals, until_asked};
 use super::rooms::Rooms;
 use super::startup::Facts;
@@ -20,6 +21,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(args)?;
     config.check_exposure()?;
     telemetry::init(&config.log);
+    warn_of_exposure(&config);
     let runtime = runtime()?;
     let result = runtime.block_on(serve(config, args, start, out));
     // A model that still loads, or a stream that was cut off, must not hold up the end.
@@ -47,8 +49,28 @@ async fn serve(
     let server = rooms.listen(&config).await?;
     let facts = server.facts(&config, args, start.elapsed());
     announce(&facts, io::stdout().is_terminal(), out)?;
+    let ledger = server.ledger().clone();
+    let fresh = tokio::spawn(keep_fresh(server.certificates()));
     until_asked(&mut signals, |draining| server.serve(draining)).await;
+    fresh.abort();
+    // The engine has stopped, or nobody waits for it: what is known now is what remains.
+    ledger.flush();
     Ok(())
+}
+
+/// What works and is rarely meant.
+fn warn_of_exposure(config: &Config) {
+    if config.is_plaintext_in_public() {
+        tracing::warn!(
+            host = %config.server.host,
+            "tokens and prompts travel as plain text: set tls_cert_file and tls_key_file, or let a proxy in front speak TLS"
+        );
+    }
+    if config.is_internal_in_public() {
+        tracing::warn!(
+            "whoever reaches the internal port reads metrics and model names without a token"
+        );
+    }
 }
 
 /// Loads on a thread of its own: reading weights takes minutes, during which signals are heard.

@@ -40,6 +40,10 @@ pub(super) struct Facts {
     pub load: Duration,
     /// Where it really listens.
     pub address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub tls: bool,
+    /// Where it listens for the operator's own machines.
+    pub internal: Option<SocketAddr>,
 }
 
 impl Facts {
@@ -58,7 +62,7 @@ impl Facts {
                 .iter()
                 .map(|caution| format!("  null      {caution}")),
         );
-        let room = MAX_ISSUERS - self.caution.iter().len();
+        let room = MAX_ISSUERS - self.caution.iter().len() - self.internal.iter().len();
         let shown = if self.issuers.len() > room {
             room - 1
         } else {
@@ -81,6 +85,11 @@ impl Facts {
             short_bytes(self.kv_cache_bytes),
             self.max_model_len
         ));
+        if let Some(address) = self.internal {
+            lines.push(format!(
+                "  internal  http://{address}  ·  probes, metrics, admin"
+            ));
+        }
         lines.push(format!(
             "  ready     in {:.1} s at {}",
             self.load.as_secs_f64(),
@@ -103,6 +112,7 @@ impl Facts {
                     "audiences": issuer.audiences,
                     "algorithms": issuer.algorithms,
                     "keys": issuer.keys,
+                    "keys_url": issuer.keys_url,
                 })
             })
             .collect();
@@ -111,6 +121,7 @@ impl Facts {
             "version": self.version,
             "url": self.url(),
             "port": self.address.port(),
+            "internal_url": self.internal.map(|address| format!("http://{address}")),
             "model": self.model,
             "parameters": self.parameters,
             "dtype": self.dtype,
@@ -132,7 +143,8 @@ impl Facts {
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
             ip => ip,
         };
-        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", SocketAddr::new(ip, self.address.port()))
     }
 
     fn token(&self) -> String {
@@ -164,17 +176,21 @@ impl Facts {
 }
 
 fn issuer_line(issuer: &IssuerSummary) -> String {
-    let keys = if issuer.keys == 1 {
-        "1 key".to_owned()
-    } else {
-        format!("{} keys", issuer.keys)
+    let keys = match (&issuer.keys_url, issuer.keys) {
+        (Some(url), _) => format!("keys from {url}"),
+        (None, 1) => "1 key".to_owned(),
+        (None, several) => format!("{several} keys"),
     };
-    format!(
-        "{}  aud={}  {}  {keys}",
-        issuer.issuer,
-        issuer.audiences.join(","),
-        issuer.algorithms.join(",")
-    )
+    let mut facts = vec![
+        issuer.issuer.clone(),
+        format!("aud={}", issuer.audiences.join(",")),
+    ];
+    // Those of fetched keys may not be known yet.
+    if !issuer.algorithms.is_empty() {
+        facts.push(issuer.algorithms.join(","));
+    }
+    facts.push(keys);
+    facts.join("  ")
 }
 
 /// The command that mints a token in another terminal: `mixgate token mint`, with what it takes to reach this very

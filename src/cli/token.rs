@@ -59,11 +59,7 @@ pub fn mint(args: &MintArgs, issuer: &BuiltinIssuer, clock: &Clock) -> Result<St
 /// # Errors
 /// [`TokenError::Refused`], which says why the gate refuses it.
 pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
-    let token = token.trim();
-    let token = match token.split_once(' ') {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
-        _ => token,
-    };
+    let token = bare(token);
     let identity = gate
         .verify(token.as_bytes())
         .map_err(|denied| TokenError::Refused {
@@ -97,6 +93,15 @@ pub fn verify(token: &str, gate: &Gate) -> Result<String, TokenError> {
         }
     });
     Ok(lines.join("\n"))
+}
+
+/// The token without what people paste around it.
+pub fn bare(token: &str) -> &str {
+    let token = token.trim();
+    match token.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
+        _ => token,
+    }
 }
 
 /// Lists the issuer's keys as of Unix second `now`: id, when it was made, and what it is good for.
@@ -192,6 +197,9 @@ fn refusal_hint(reason: Reason, token: &str) -> Option<&'static str> {
         Reason::InvalidTokenType => {
             Some("send the access token, not the ID or refresh token that came with it")
         }
+        Reason::AuthUnavailable => Some(
+            "this machine must reach the issuer's key server; jwks_url, discovery and ca_file say how",
+        ),
         Reason::InvalidTokenBinding => Some("ask your identity provider for a plain bearer token"),
         Reason::InvalidToken if token.split('.').count() != 3 => Some(
             "paste the whole token: three parts with dots between; opaque tokens are not supported",

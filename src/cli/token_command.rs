@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use super::serve::runtime;
 use super::token::{self, MintArgs, TokenError};
 use super::{Failure, rooms};
 use crate::auth::BuiltinIssuer;
@@ -72,6 +73,7 @@ pub(super) fn run(command: &TokenCommand, args: &Args, out: &mut dyn Write) -> R
                 None => from_stdin()?,
             };
             let gate = rooms::gate(&config, clock)?;
+            runtime()?.block_on(gate.fetch_for(token::bare(&token).as_bytes()));
             token::verify(&token, &gate).map_err(refused)?
         }
         TokenCommand::Rotate(typed) => rotate(typed, &config, &clock)?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::layers::Origin;
 use super::settings::Setting;
+use crate::server::OpenError;
 
 /// Why a configuration cannot be used. [`ConfigError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,20 @@ pub enum ConfigError {
         /// A setting of the whole server that stands inside a table.
         misplaced: Option<String>,
         closest: Option<String>,
+    },
+    /// Rows that cannot be opened to addresses.
+    #[error("{path}:{line}: {source}", path = path.display())]
+    Open {
+        path: PathBuf,
+        line: usize,
+        source: OpenError,
+    },
+    /// A setting that means nothing without another.
+    #[error("{given} is set (from {origin}), and {needs} is not")]
+    Alone {
+        given: &'static str,
+        origin: Origin,
+        needs: &'static str,
     },
     /// An address that others can reach, and nobody but ourselves to vouch for callers.
     #[error("{host} can be reached from other machines, and no issuer is configured")]
@@ -145,6 +160,10 @@ impl ConfigError {
                  --allow-public-builtin-issuer lets tokens of this machine's own key in"
                     .to_owned(),
             ),
+            Self::Open { source, .. } => Some(source.hint().to_owned()),
+            Self::Alone { given, needs, .. } => {
+                Some(format!("give {needs} too, or leave {given} out"))
+            }
             Self::Wrong { hint, .. } => hint.clone(),
             Self::FileUnreadable { .. } | Self::Syntax { .. } => None,
         }
@@ -159,6 +178,9 @@ impl ConfigError {
                 ..
             } | Self::Conflict {
                 one_origin: Origin::Flag(_),
+                ..
+            } | Self::Alone {
+                origin: Origin::Flag(_),
                 ..
             }
         )

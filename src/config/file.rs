@@ -10,9 +10,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, closest};
 use super::layers::{Args, CONFIG, quoted};
+use super::ledger::LedgerPlace;
 use super::model::Model;
 use super::settings::{Setting, TABLE};
-use super::value::TomlKind;
+use super::value::{TomlKind, parse_network};
+use crate::server::OpenRoutes;
 
 #[cfg(test)]
 mod tests;
@@ -42,10 +44,10 @@ impl Entry {
         match self.kind {
             None => self.text.clone(),
             Some(kind) => {
-                let value = if kind == TomlKind::Text {
-                    quoted(&self.text)
-                } else {
-                    self.text.clone()
+                let value = match kind {
+                    TomlKind::Text => quoted(&self.text),
+                    TomlKind::List => format!("[{}]", self.text),
+                    TomlKind::Integer | TomlKind::Boolean => self.text.clone(),
                 };
                 if self.setting.kinds.contains(&kind) {
                     value
@@ -111,7 +113,7 @@ impl File {
     }
 
     /// What the lines say, from top to bottom; `[auth]` is left to [`File::auth`], `public_prefixes` to
-    /// [`File::public_prefixes`].
+    /// [`File::public_prefixes`], `[public.open]` to [`File::open`].
     pub(super) fn entries(&self) -> Result<Vec<Entry>, ConfigError> {
         let table = DeTable::parse(&self.text)
             .map_err(|error| self.syntax(&error))?
@@ -122,7 +124,7 @@ impl File {
         for (key, value) in rows {
             let line = self.line(key.span().start);
             let name = key.into_inner();
-            if name == AUTH || name == PUBLIC_PREFIXES {
+            if TABLES.contains(&&*name) {
                 continue;
             }
             let Some(setting) = Setting::named(&name) else {
@@ -139,6 +141,13 @@ impl File {
                     )
                 }
                 DeValue::Float(number) => (None, number.as_str().to_owned()),
+                DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_str()) => {
+                    let texts: Vec<&str> = items
+                        .iter()
+                        .filter_map(|item| item.get_ref().as_str())
+                        .collect();
+                    (Some(TomlKind::List), texts.join(","))
+                }
                 other => (None, format!("of type {}", other.type_str())),
             };
             entries.push(Entry {
@@ -196,9 +205,66 @@ impl File {
         }
     }
 
+    /// The table `[public.open]`.
+    pub(super) fn open(&self) -> Result<OpenRoutes, ConfigError> {
+        #[derive(Deserialize)]
+        struct PublicAlone {
+            public: Option<Public>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Public {
+            open: Option<Spanned<Open>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Open {
+            routes: Vec<String>,
+            from: Vec<Spanned<String>>,
+        }
+        let PublicAlone { public } =
+            toml::from_str(&self.text).map_err(|error| self.syntax(&error))?;
+        let Some(open) = public.and_then(|public| public.open) else {
+            return Ok(OpenRoutes::default());
+        };
+        let line = self.line(open.span().start);
+        let Open { routes, from } = open.into_inner();
+        let networks = from.into_iter().map(|entry| {
+            parse_network(entry.get_ref()).ok_or_else(|| ConfigError::Syntax {
+                path: self.shown.clone(),
+                line: self.line(entry.span().start),
+                message: format!(
+                    "{} is no network such as 10.0.0.0/24",
+                    quoted(entry.get_ref())
+                ),
+                misplaced: None,
+                closest: None,
+            })
+        });
+        let networks = networks.collect::<Result<_, _>>()?;
+        OpenRoutes::new(&routes, networks).map_err(|source| ConfigError::Open {
+            path: self.shown.clone(),
+            line,
+            source,
+        })
+    }
+
+    /// The `[public]` table, if it says anything.
+    pub(super) fn public_as_written(&self) -> Option<toml::Table> {
+        let mut whole: toml::Table = toml::from_str(&self.text).ok()?;
+        match whole.remove(PUBLIC) {
+            Some(toml::Value::Table(table)) if !table.is_empty() => Some(table),
+            _ => None,
+        }
+    }
+
     /// A path in a file is meant from the file's folder, wherever the server is started.
     pub(super) fn relative(&self, setting: &Setting, text: Option<String>) -> Option<String> {
-        let is_name = setting.name == "model" && text.as_deref().is_some_and(Model::is_name);
+        let is_name = text.as_deref().is_some_and(|text| match setting.name {
+            "model" => Model::is_name(text),
+            "ledger" => LedgerPlace::is_word(text),
+            _ => false,
+        });
         if !setting.is_path || is_name {
             return text;
         }
@@ -219,7 +285,7 @@ impl File {
                 TABLE
                     .iter()
                     .map(|setting| setting.name.to_owned())
-                    .chain([AUTH, PUBLIC_PREFIXES].map(str::to_owned)),
+                    .chain(TABLES.map(str::to_owned)),
             ),
             inside: value.as_table().and_then(known),
         }
@@ -283,5 +349,8 @@ fn join_files(folder: &Path, value: &mut toml::Value) {
 }
 
 const AUTH: &str = "auth";
+const PUBLIC: &str = "public";
+/// What stands in the file and is no setting of one line.
+const TABLES: [&str; 3] = [AUTH, PUBLIC, PUBLIC_PREFIXES];
 /// A list, so it has neither flag nor variable.
 pub(super) const PUBLIC_PREFIXES: &str = "public_prefixes";

@@ -10,6 +10,7 @@ use super::file::File;
 use super::settings::{DefaultValue, Setting, TABLE};
 use super::value::{TomlKind, Value};
 use crate::auth::AuthConfig;
+use crate::server::OpenRoutes;
 
 /// What was typed, and what stands around it.
 #[derive(Debug, Clone, Default)]
@@ -191,6 +192,18 @@ impl Layers {
             .map_or_else(|| Ok(Vec::new()), File::public_prefixes)
     }
 
+    /// What `[public.open]` says.
+    pub(super) fn open(&self) -> Result<OpenRoutes, ConfigError> {
+        self.file
+            .as_ref()
+            .map_or_else(|| Ok(OpenRoutes::default()), File::open)
+    }
+
+    /// The `[public]` table as it was written.
+    pub(super) fn public_as_written(&self) -> Option<toml::Table> {
+        self.file.as_ref().and_then(File::public_as_written)
+    }
+
     /// The `[auth]` table as it was written.
     pub(super) fn auth_as_written(&self) -> Option<toml::Table> {
         self.file
@@ -250,6 +263,7 @@ impl fmt::Display for TomlKind {
             Self::Text => "string",
             Self::Integer => "number",
             Self::Boolean => "boolean",
+            Self::List => "list",
         })
     }
 }

@@ -12,7 +12,9 @@ mod error;
 mod exposure;
 mod file;
 mod layers;
+mod ledger;
 mod model;
+mod server;
 mod settings;
 mod show;
 mod value;
@@ -21,6 +23,7 @@ mod value;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
@@ -36,6 +39,7 @@ pub use show::template;
 pub use value::{LogFilter, LogFormat, parse_duration, parse_size};
 
 use layers::Layers;
+use ledger::LedgerPlace;
 use settings::Settings;
 
 /// What is true: every setting, checked, and handed out in the parts that the modules take.
@@ -51,6 +55,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who is let in.
     pub auth: AuthSettings,
+    /// Where usage is written down.
+    pub ledger: LedgerSettings,
     /// How to log.
     pub log: LogSettings,
     /// The file that was read, if any.
@@ -120,6 +126,15 @@ pub struct AuthSettings {
     pub allow_public_builtin_issuer: bool,
 }
 
+/// Where usage, budgets, revocations and API keys are written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// The file; `None`: in memory, until the process ends.
+    pub path: Option<PathBuf>,
+    /// How long rows of requests are kept.
+    pub retention: Duration,
+}
+
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -148,6 +163,7 @@ impl Config {
                 .kv_cache_bytes
                 .map_or(KvCache::Auto, |size| KvCache::Bytes(size.0)),
         };
+        let server = server::config(&settings, &layers)?;
         Ok(Self {
             engine: engine(&settings)?,
             public_prefixes: layers.public_prefixes()?,
@@ -161,20 +177,15 @@ impl Config {
                 kv_cache,
                 block_size: settings.block_size.get(),
             },
-            server: ServerConfig {
-                host: settings.host,
-                port: settings.port,
-                max_body_bytes: settings.max_body_bytes.0,
-                body_timeout: settings.body_timeout.0,
-                header_timeout: settings.header_timeout.0,
-                shutdown_timeout: settings.shutdown_timeout,
-                ping_interval: settings.ping_interval.0,
-                max_connections: settings.max_connections.get(),
-                public_url: settings.public_url,
-                audit_subjects: settings.audit_subjects,
-                audit_denials_per_second: settings.audit_denials_per_second.0,
-                max_failures_per_minute: settings.max_failures_per_minute.0,
+            ledger: LedgerSettings {
+                path: match settings.ledger {
+                    Some(LedgerPlace::Off) => None,
+                    Some(LedgerPlace::File(path)) => Some(path),
+                    None => Some(settings.state_dir.join(ledger::FILE)),
+                },
+                retention: settings.ledger_retention.0,
             },
+            server,
             auth: AuthSettings {
                 gate: layers.auth()?,
                 state_dir: settings.state_dir,
@@ -200,6 +211,18 @@ impl Config {
             self.has_issuers(),
             self.auth.allow_public_builtin_issuer,
         )
+    }
+
+    /// Whether tokens and prompts can be read on their way from other machines. Something in front may speak TLS for
+    /// this server, so that it is no error.
+    pub fn is_plaintext_in_public(&self) -> bool {
+        self.server.tls.is_none() && !self.server.host.to_canonical().is_loopback()
+    }
+
+    /// Whether other machines may reach the listener that asks for no token.
+    pub fn is_internal_in_public(&self) -> bool {
+        let internal = self.server.internal;
+        internal.is_some_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
     /// Whether tokens come from configured issuers; otherwise the built-in one makes them.

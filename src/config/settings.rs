@@ -5,12 +5,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::env::Env;
 use super::layers::Layers;
+use super::ledger::LedgerPlace;
 use super::model::Model;
-use super::value::{ByteSize, Count, LogFilter, LogFormat, Percent, Period, TomlKind, Value};
+use super::value::{
+    ByteSize, ClientAuth, Count, List, LogFilter, LogFormat, Percent, Period, TomlKind, Value,
+};
 use crate::engine::SchedulingPolicy;
-use crate::server::{PublicUrl, SubjectNames};
+use crate::server::{PublicUrl, SubjectNames, WebOrigin};
 
 /// What is known about a setting before anybody gave it a value.
 #[derive(Debug)]
@@ -102,8 +107,12 @@ pub enum Group {
     Engine,
     /// Where to listen and how long to wait.
     Server,
+    /// Certificates.
+    Tls,
     /// Who is let in.
     Auth,
+    /// What is written down.
+    Ledger,
     /// What is told meanwhile.
     Logging,
 }
@@ -115,7 +124,9 @@ impl Group {
             Self::Model => "Model",
             Self::Engine => "Engine",
             Self::Server => "Server",
+            Self::Tls => "TLS",
             Self::Auth => "Auth",
+            Self::Ledger => "Ledger",
             Self::Logging => "Logging",
         }
     }
@@ -271,7 +282,81 @@ settings! {
         group: Server, value: "URL", default: DefaultValue::Unset("none"), short: false
     }
 
-    /// Folder of the built-in issuer's keys
+    /// Most of them from one address; beyond it new ones are closed at once
+    /// Addresses in trusted_proxies are not counted.
+    max_connections_per_address: Option<NonZeroUsize> {
+        group: Server, value: "N", default: DefaultValue::Unset("three quarters of max_connections"), short: false
+    }
+
+    /// Longest time that a client may take nothing of what it is sent
+    write_timeout: Period { group: Server, value: "TIME", default: DefaultValue::Is("60s"), short: false }
+
+    /// Port for the operator's own machines: probes, metrics and models without a token; 0 picks a free one
+    /// The admin routes are here too, with a token of their scope. It speaks plain text.
+    internal_port: Option<u16> {
+        group: Server, value: "PORT", default: DefaultValue::Unset("no second listener"), short: true
+    }
+
+    /// Address that internal_port is on
+    internal_host: IpAddr { group: Server, value: "ADDR", default: DefaultValue::Is("127.0.0.1"), short: false }
+
+    /// Serve the admin routes on the public port too
+    admin_on_public: bool { group: Server, value: "true|false", default: DefaultValue::Is("false"), short: false }
+
+    /// Proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8
+    trusted_proxies: List<IpNet> {
+        group: Server, value: "NET,…", default: DefaultValue::Unset("none"), short: false
+    }
+
+    /// Web pages that may call, such as https://app.example
+    cors_origins: List<WebOrigin> {
+        group: Server, value: "ORIGIN,…", default: DefaultValue::Unset("none"), short: false
+    }
+
+    /// PEM file of the server's certificate, followed by its chain; with it the public port speaks TLS
+    /// Read anew when it changes and on SIGHUP.
+    tls_cert_file: Option<PathBuf> {
+        group: Tls, value: "FILE", default: DefaultValue::Unset("plain text"), short: true
+    }
+
+    /// PEM file of its key; readable by its owner alone
+    tls_key_file: Option<PathBuf> {
+        group: Tls, value: "FILE", default: DefaultValue::Unset("none"), short: true
+    }
+
+    /// Whether clients show certificates
+    tls_client_auth: ClientAuth {
+        group: Tls, value: "off|optional|required", default: DefaultValue::Is("off"), short: false
+    }
+
+    /// PEM file of the authorities that may vouch for clients
+    tls_client_ca_file: Option<PathBuf> {
+        group: Tls, value: "FILE", default: DefaultValue::Unset("none"), short: false
+    }
+
+    /// Names for which an ACME authority is asked for certificates, in builds with the feature acme
+    /// It asks back on port 443 of each name, which must lead to this server's port.
+    acme_domains: List<String> {
+        group: Tls, value: "NAME,…", default: DefaultValue::Unset("none"), short: false
+    }
+
+    /// Who hears of trouble with them, such as mailto:ops@example.com
+    acme_contact: Option<String> {
+        group: Tls, value: "URL", default: DefaultValue::Unset("nobody"), short: false
+    }
+
+    /// Directory of the ACME authority
+    acme_directory: String {
+        group: Tls, value: "URL", default: DefaultValue::Is("https://acme-v02.api.letsencrypt.org/directory"),
+        short: false
+    }
+
+    /// PEM file of the roots that vouch for the ACME directory itself
+    acme_directory_ca_file: Option<PathBuf> {
+        group: Tls, value: "FILE", default: DefaultValue::Unset("the system's"), short: false
+    }
+
+    /// Folder of the built-in issuer's keys and of the ledger
     state_dir: PathBuf {
         group: Auth, value: "DIR", default: DefaultValue::Found("~/.local/state/mixgate", state_dir), short: true
     }
@@ -284,6 +369,15 @@ settings! {
     /// Bad credentials of one address in a minute; beyond it they hear 429
     /// Good credentials from the same address are never refused for it. IPv6 addresses count by /64.
     max_failures_per_minute: Count { group: Auth, value: "N", default: DefaultValue::Is("120"), short: false }
+
+    /// File in which usage, budgets, revocations and API keys are written down
+    /// off keeps them in memory, until the server ends.
+    ledger: Option<LedgerPlace> {
+        group: Ledger, value: "FILE|off", default: DefaultValue::Unset("ledger.sqlite3 in the state_dir"), short: false
+    }
+
+    /// How long the rows of requests are kept in the ledger
+    ledger_retention: Period { group: Ledger, value: "TIME", default: DefaultValue::Is("400d"), short: false }
 
     /// How logs name a caller: a hash of issuer and subject, or the subject as it is
     audit_subjects: SubjectNames {

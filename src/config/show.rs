@@ -31,6 +31,10 @@ impl Config {
             let list = prefixes.join(",\n    ");
             let _ = write!(out, "\n{origin}{PUBLIC_PREFIXES} = [\n    {list},\n]\n");
         }
+        if let Some(public) = self.layers.public_as_written() {
+            let whole = toml::Table::from_iter([("public".to_owned(), toml::Value::Table(public))]);
+            let _ = write!(out, "\n{origin}{whole}");
+        }
         if let Some(mut auth) = self.layers.auth_as_written() {
             hide_secrets(&mut auth);
             let whole = toml::Table::from_iter([("auth".to_owned(), toml::Value::Table(auth))]);
@@ -81,10 +85,16 @@ const TABLES_TEMPLATE: &str = r#"
 # System prompts whose computed beginning all tenants share. Each must be one that anybody may know.
 # public_prefixes = ["You are a helpful gardener."]
 
+# Probes that have no token, and the addresses that they come from.
+# [public.open]
+# routes = ["/health", "/metrics"]
+# from = ["10.0.0.0/24"]
+
 # Whose tokens to believe. Without an issuer, `mixgate token mint` makes them, for this machine alone.
 # [[auth.issuers]]
 # issuer = "https://login.example.com/"
 # audiences = ["https://api.example.com"]
+# discovery = true                             # or preset, or jwks_url, or keys of your own:
 # [[auth.issuers.keys]]
 # pem_file = "login.example.com.pem"
 
@@ -116,7 +126,7 @@ fn is_harmless(name: &str) -> bool {
     HARMLESS.contains(&name) || HARMLESS_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 15] = [
     "issuer",
     "subject",
     "tenant",
@@ -128,6 +138,10 @@ const HARMLESS: [&str; 11] = [
     "kid",
     "token_types",
     "required_claims",
+    "preset",
+    "tenants",
+    "discovery",
+    "scope_prefix",
 ];
 const HARMLESS_ENDS: [&str; 5] = ["_file", "_url", "_claim", "_claims", "_scopes"];
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::model::ModelSource;
 
 mod engine;
+mod ledger;
 
 /// Arguments with a file called `mixgate.toml`, an environment and flags.
 pub(super) fn args<const E: usize, const F: usize>(

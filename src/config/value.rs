@@ -8,8 +8,11 @@ use std::time::Duration;
 use crate::engine::SchedulingPolicy;
 use crate::server::{PublicUrl, SubjectNames};
 
+mod network;
 #[cfg(test)]
 mod tests;
+
+pub(super) use network::{ClientAuth, List, parse_network};
 
 /// A type that a setting can have. The text form is the same in a flag, a variable and a TOML string.
 pub(super) trait Value: Sized {
@@ -45,6 +48,8 @@ pub(super) enum TomlKind {
     Text,
     Integer,
     Boolean,
+    /// An array of strings; their text has a comma between each two.
+    List,
 }
 
 /// A number of bytes.

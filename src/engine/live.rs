@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::request::{EngineError, Event, FinishReason, TokenId, Usage};
 use super::sequence::SequenceId;
 use super::shared::Place;
-use crate::auth::{Permit, TokensUsed};
+use crate::auth::{Charge, Permit, TokensUsed};
 
 /// A request that has unfinished sequences.
 pub(super) struct Live {
@@ -79,10 +79,10 @@ impl Requests {
         (0..n).map(move |index| SequenceId { request, index })
     }
 
-    /// Charges a token, and tells it if it is to be shown.
-    pub(super) fn token(&mut self, id: SequenceId, token: TokenId, announced: bool) {
+    /// Charges a token, and tells it if it is to be shown. Says whether the sequence may have another.
+    pub(super) fn token(&self, id: SequenceId, token: TokenId, announced: bool) -> Charge {
         let live = self.0.get(&id.request).expect(OUTLIVED);
-        live.permit.charge();
+        let charge = live.permit.charge();
         if announced {
             // A failed send means that the receiver is gone and has told us so.
             let _ = live.events.send(Event::Token {
@@ -90,6 +90,7 @@ impl Requests {
                 id: token,
             });
         }
+        charge
     }
 
     /// Announces the end of a sequence. The permit goes back before the request's last event, so that a caller who

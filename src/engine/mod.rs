@@ -146,7 +146,7 @@ pub struct Stats {
     /// Subjects that have sequences, waiting or running.
     pub subjects: usize,
     /// Sequences ended, in the order of [`FinishReason::ALL`].
-    pub finished_total: [u64; 6],
+    pub finished_total: [u64; 7],
 }
 
 /// The cloneable handle to the engine thread. The thread ends at [`Engine::shutdown`], or once all handles and

@@ -120,17 +120,20 @@ pub enum FinishReason {
     DeadlineExceeded,
     /// The caller's right was taken away.
     Revoked,
+    /// A token budget of the caller does not cover its next token.
+    BudgetSpent,
 }
 
 impl FinishReason {
     /// Every reason, in the order of [`super::Stats::finished_total`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Stop,
         Self::Length,
         Self::Cancelled,
         Self::Aborted,
         Self::DeadlineExceeded,
         Self::Revoked,
+        Self::BudgetSpent,
     ];
 }
 
@@ -138,7 +141,7 @@ impl FinishReason {
 /// the others share it and count 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt; of one that ended before its first token, those that were computed.
     pub prompt_tokens: usize,
     /// Prompt tokens whose keys and values came from the prefix cache.
     pub cached_tokens: usize,

@@ -255,12 +255,18 @@ impl Sequence {
         }
     }
 
-    /// The tokens that it has used. The prompt counts with the first sequence of a request alone.
+    /// The tokens that it has used. The prompt counts with the first sequence of a request alone, and until there is a
+    /// token only as far as it was computed or found: whoever leaves the queue has used nothing.
     pub fn usage(&self) -> Usage {
         let first = usize::from(self.id.index == 0);
+        let cached = self.cached_tokens.unwrap_or(0);
+        let prompt = match self.generated() {
+            [] => self.num_computed_tokens.max(cached),
+            _ => self.prompt_len,
+        };
         Usage {
-            prompt_tokens: self.prompt_len * first,
-            cached_tokens: self.cached_tokens.unwrap_or(0) * first,
+            prompt_tokens: prompt * first,
+            cached_tokens: cached * first,
             completion_tokens: self.generated().len(),
         }
     }

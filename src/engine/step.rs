@@ -18,6 +18,7 @@ use super::scheduler::{Outcome, Scheduler, StepPlan};
 use super::sequence::SequenceId;
 use super::shared::{Message, Shared, Submission};
 use super::{EngineConfig, Stats};
+use crate::auth::Charge;
 
 /// Everything that the engine thread owns.
 pub(super) struct Stepper<E> {
@@ -186,18 +187,23 @@ impl<E: Executor> Stepper<E> {
     }
 
     fn emit(&mut self) {
+        let outcomes = std::mem::take(&mut self.outcomes);
         for &Outcome {
             id,
             token,
             finished,
-        } in &self.outcomes
+        } in &outcomes
         {
             let announced = !matches!(finished, Some((FinishReason::Stop, _)));
-            self.requests.token(id, token, announced);
-            if let Some((reason, usage)) = finished {
-                self.requests.finish(id, reason, usage);
+            let charge = self.requests.token(id, token, announced);
+            match (finished, charge) {
+                // What has ended needs no further token.
+                (Some((reason, usage)), _) => self.requests.finish(id, reason, usage),
+                (None, Charge::Covered) => {}
+                (None, Charge::Spent) => self.end(id, FinishReason::BudgetSpent),
             }
         }
+        self.outcomes = outcomes;
         if self.scheduler.is_idle() {
             self.check();
         }

@@ -62,7 +62,7 @@ async fn blocks_of_a_dropped_generation_are_back_before_the_next_request_ends() 
     let stats = engine.stats();
     assert_eq!(
         (stats.kv_blocks_used, stats.finished_total),
-        (0, [0, 1, 1, 0, 0, 0])
+        (0, [0, 1, 1, 0, 0, 0, 0])
     );
     engine.shutdown();
 }

@@ -1,9 +1,10 @@
 //! What the handlers share.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::auth::Gate;
@@ -13,10 +14,13 @@ use crate::ledger::Ledger;
 use crate::text::TextModel;
 
 use super::audit::{SubjectNames, Throttles};
+use super::cors::WebOrigin;
 use super::failures::Failures;
 use super::in_flight::InFlight;
+use super::listener::TlsConfig;
 use super::metadata::PublicUrl;
 use super::metrics::Metrics;
+use super::open::OpenRoutes;
 
 /// The parts that a server stands on.
 pub struct App {
@@ -83,6 +87,8 @@ pub struct ServerConfig {
     pub shutdown_timeout: Duration,
     /// A stream that is silent for this long gets a comment line, so that proxies and clients keep it open.
     pub ping_interval: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
     /// Connections served at the same time; more wait in the operating system's backlog.
     pub max_connections: usize,
     /// The origin by which callers reach it, for challenges and metadata.
@@ -93,6 +99,21 @@ pub struct ServerConfig {
     pub audit_denials_per_second: u32,
     /// Bad credentials of one address, at once and in a minute, before it hears 429 for the next one.
     pub max_failures_per_minute: u32,
+    /// Of these, from one address that is no trusted proxy; more are closed at once.
+    pub max_connections_per_address: usize,
+    /// `None`: the public door speaks plain text.
+    pub tls: Option<TlsConfig>,
+    /// Where the operator's own machines find probes and metrics without a token, and the admin routes; port 0 picks a
+    /// free one. `None`: nowhere.
+    pub internal: Option<SocketAddr>,
+    /// Whether the admin routes are on the public door too.
+    pub admin_on_public: bool,
+    /// Rows that some addresses may ask for without a token on the public door.
+    pub open: OpenRoutes,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Web pages that may call; empty: none.
+    pub cors_origins: Vec<WebOrigin>,
 }
 
 impl Default for ServerConfig {
@@ -106,11 +127,19 @@ impl Default for ServerConfig {
             header_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(60),
             max_connections: 1024,
             public_url: None,
             audit_subjects: SubjectNames::Hash,
             audit_denials_per_second: 20,
             max_failures_per_minute: 120,
+            max_connections_per_address: 768,
+            tls: None,
+            internal: None,
+            admin_on_public: false,
+            open: OpenRoutes::default(),
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -125,11 +154,22 @@ pub(super) struct Shared {
     pub(super) in_flight: InFlight,
     /// Prompts tokenised at the same time: one per core. Each may take a second and hundreds of megabytes.
     pub(super) tokenising: Arc<Semaphore>,
+    /// Questions to the ledger answered at the same time: each may read many rows.
+    pub(super) adding_up: Arc<Semaphore>,
+    /// Bodies of refused requests that are read only to be thrown away.
+    pub(super) lingering: Arc<Semaphore>,
 }
+
+const QUERIES: usize = 2;
 
 impl Shared {
     pub(super) fn new(config: ServerConfig, app: App) -> Self {
-        let metrics = Metrics::new(&app.model, app.engine.clone());
+        let metrics = Metrics::new(
+            &app.model,
+            app.engine.clone(),
+            app.ledger.clone(),
+            app.gate.monitor(),
+        );
         let uptime = Uptime::start();
         Self {
             failures: Failures::new(config.max_failures_per_minute, uptime.clone()),
@@ -138,9 +178,14 @@ impl Shared {
             config,
             metrics,
             in_flight: InFlight::default(),
+            adding_up: Arc::new(Semaphore::new(QUERIES)),
             tokenising: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),
+            lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
         }
     }
 }
+
+/// Each may take two seconds; who comes on top of them may see a reset instead of the refusal.
+const MAX_LINGERING: usize = 64;

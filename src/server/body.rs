@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -101,22 +101,46 @@ async fn read(mut body: Body, limit: usize, within: Duration) -> Result<Bytes, A
     }
 }
 
+/// Lets somebody who was refused before we read anything finish sending, so that they see the refusal and not a reset.
+///
+/// Who waits for our `100 Continue` sends nothing unless asked, and is not asked. Only so many may linger at the same
+/// time, and only so much is read: refusing must stay cheap.
+pub(super) fn throw_away(shared: &Shared, headers: &HeaderMap, body: Body) {
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    if let Ok(place) = shared.lingering.clone().try_acquire_owned() {
+        tokio::spawn(async move {
+            let _place = place;
+            drain(body, REFUSED_BYTES).await;
+        });
+    }
+}
+
 /// Reads on for a while and throws away what comes. Closing a socket that has unread data resets the connection, and
 /// the caller, still writing, would see the reset instead of our answer.
-fn linger(mut body: Body) {
-    tokio::spawn(timeout(LINGER_TIME, async move {
-        let mut left = LINGER_BYTES;
+fn linger(body: Body) {
+    tokio::spawn(drain(body, LINGER_BYTES));
+}
+
+async fn drain(mut body: Body, most: usize) {
+    let reading = async {
+        let mut left = most;
         while let Some(Ok(frame)) = body.frame().await {
             let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
                 return;
             };
             left = rest;
         }
-    }));
+    };
+    // Over time or over size: the connection closes, and that is all there is to say.
+    let _ = timeout(LINGER_TIME, reading).await;
 }
 
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
+/// Of somebody who has not said who they are.
+const REFUSED_BYTES: usize = 16 << 20;
 
 /// Tool schemas nest deepest; real ones stay below twenty levels.
 const MAX_DEPTH: usize = 64;

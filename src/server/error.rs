@@ -12,7 +12,9 @@
 //! | 408, 413, 415 | `request_timeout`, `request_too_large`, `unsupported_media_type` | slow, large or foreign body |
 //! | 403 | `access_revoked` | the caller's right was taken away meanwhile |
 //! | 429 | `rate_limit_exceeded` | the caller has its share of the queue; with `Retry-After` |
+//! | 429 | `insufficient_quota` | a token budget ran out while a stream ran: an event at its end |
 //! | 503 | `overloaded`, `shutting_down`, `engine_failed` | the server's fault, not the caller's |
+//! | 503 | `ledger_unavailable` | usage cannot be read |
 //! | 504 | `deadline_exceeded` | it ran longer than the caller's share allows |
 
 mod engine;
@@ -257,6 +259,14 @@ impl ApiError {
     }
 
     // The server's own trouble.
+
+    pub(super) fn ledger_unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger_unavailable",
+            "Usage cannot be read right now; the reason has been logged.",
+        )
+    }
 
     /// What a caller sees of a bug of ours; the log has the rest.
     pub(super) fn internal() -> Self {

@@ -21,6 +21,10 @@ pub(super) async fn live() -> Response {
 /// `/readyz`, and `/health` for clients that know it from other servers: whether a request would be taken now.
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     match shared.app.engine.status() {
+        // Nobody could come in. Who the issuers are is for the log, not for whoever asks.
+        Status::Ready if !shared.app.gate.unready().is_empty() => {
+            probe(StatusCode::SERVICE_UNAVAILABLE, "no issuer keys yet")
+        }
         Status::Ready => probe(StatusCode::OK, "ready"),
         Status::Draining => probe(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Status::Failed => probe(StatusCode::SERVICE_UNAVAILABLE, "failed"),

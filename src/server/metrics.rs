@@ -4,6 +4,9 @@
 //! HTTP answers, refusals) is counted here.
 
 mod engine;
+mod issuers;
+mod ledger;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +17,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::auth::KeyMonitor;
 use crate::engine::{Engine, SubmitError, Usage};
+use crate::ledger::Ledger;
 
 use super::app::{ModelCard, Shared};
 use engine::{EngineCollector, Families, engine_families};
+use issuers::issuer_families;
+use ledger::ledger_families;
+use transport::Transport;
 
 /// `GET /metrics`
 pub(super) async fn expose(State(shared): State<Arc<Shared>>) -> Response {
@@ -42,14 +50,25 @@ pub(super) struct Metrics {
     time_to_first_token: Histogram,
     inter_token: Histogram,
     end_to_end: Histogram,
+    /// Connections, handshakes, certificates.
+    pub(super) transport: Transport,
 }
 
 impl Metrics {
-    pub(super) fn new(model: &ModelCard, engine: Engine) -> Self {
+    pub(super) fn new(model: &ModelCard, engine: Engine, ledger: Ledger, keys: KeyMonitor) -> Self {
         let max_model_len = model.max_model_len;
-        Self::with_stats(&model.id, max_model_len, move || {
+        let metrics = Self::with_stats(&model.id, max_model_len, move || {
             engine_families(&engine.stats(), max_model_len)
-        })
+        });
+        let ledger = EngineCollector::new("mixgate_ledger", HashMap::new(), move || {
+            ledger_families(&ledger.stats())
+        });
+        metrics.registry.register(Box::new(ledger)).expect(VALID);
+        let issuers = EngineCollector::new("mixgate_issuers", HashMap::new(), move || {
+            issuer_families(&keys.stats())
+        });
+        metrics.registry.register(Box::new(issuers)).expect(VALID);
+        metrics
     }
 
     fn with_stats(
@@ -63,10 +82,7 @@ impl Metrics {
         ]);
         // Names and labels are constants of this file, so registering cannot fail.
         let registry = Registry::new();
-        let engine = EngineCollector {
-            labels: labels.clone(),
-            families: Box::new(families),
-        };
+        let engine = EngineCollector::new("mixgate_engine", labels.clone(), families);
         registry.register(Box::new(engine)).expect(VALID);
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let opts = HistogramOpts::new(name, help)
@@ -137,6 +153,7 @@ impl Metrics {
                 "Requests that the gate refused, by error code.",
                 &["code"],
             ),
+            transport: Transport::new(&registry),
             registry,
         }
     }

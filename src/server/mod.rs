@@ -8,20 +8,26 @@ mod app;
 mod audit;
 mod body;
 mod chat;
+mod cors;
 mod error;
 mod failures;
 mod front;
 mod health;
+mod identity_headers;
 mod in_flight;
 mod listener;
 mod metadata;
 mod metrics;
 mod models;
+mod open;
 mod peer;
+mod proxies;
+mod rate_limits;
 mod request_id;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
@@ -39,11 +45,16 @@ pub use audit::SubjectNames;
 #[doc(hidden)]
 pub use chat::fuzz_chat_request;
 pub use chat::{Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField};
+pub use cors::WebOrigin;
 pub use error::ApiError;
-pub use listener::{Server, ServerError};
+pub use listener::{
+    CertificateSource, Certificates, ClientCertificates, Server, ServerError, TlsConfig, TlsError,
+};
 pub use metadata::PublicUrl;
+pub use open::{OpenError, OpenRoutes};
 
 use app::Shared;
+use peer::Door;
 
 /// One row of the route table: what is served, and what it asks of its caller.
 #[derive(Clone, Copy)]
@@ -54,56 +65,87 @@ pub struct Route {
     pub path: &'static str,
     /// Checked before the handler runs and before a byte of the body is read.
     pub access: Access,
+    /// At which door it is found.
+    pub doors: Doors,
     handler: fn() -> MethodRouter<Arc<Shared>>,
+}
+
+/// At which of the two doors a row is found, and what that changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doors {
+    /// At the public one alone.
+    Public,
+    /// At both. At the internal one it is open, and so at the public one to the addresses that `[public.open]` lists.
+    OpenInside,
+    /// At the internal one, and at the public one if `admin_on_public` is set. It asks for the same at both.
+    Admin,
+}
+
+impl Doors {
+    fn has(self, door: Door, admin_on_public: bool) -> bool {
+        match (self, door) {
+            (Self::Public | Self::OpenInside, Door::Public) => true,
+            (Self::OpenInside | Self::Admin, Door::Internal) => true,
+            (Self::Public, Door::Internal) => false,
+            (Self::Admin, Door::Public) => admin_on_public,
+        }
+    }
 }
 
 /// The route table: all that this server answers. Whatever is not in it asks for a verified identity, then says 404
 /// or 405.
 pub fn routes() -> &'static [Route] {
-    &ROUTES
+    ROUTES
 }
 
-static ROUTES: [Route; 10] = [
+static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/livez",
         access: Access::Public,
+        doors: Doors::OpenInside,
         handler: || get(health::live),
     },
     Route {
         method: "GET",
         path: "/readyz",
         access: Access::Public,
+        doors: Doors::OpenInside,
         handler: || get(health::ready),
     },
     Route {
         method: "GET",
         path: "/health",
         access: Access::Public,
+        doors: Doors::OpenInside,
         handler: || get(health::ready),
     },
     Route {
         method: "GET",
         path: metadata::RESOURCE_PATH,
         access: Access::Public,
+        doors: Doors::Public,
         handler: || get(metadata::protected_resource),
     },
     Route {
         method: "GET",
         path: metadata::JWKS_PATH,
         access: Access::Public,
+        doors: Doors::Public,
         handler: || get(metadata::jwks),
     },
     Route {
         method: "POST",
-        path: "/v1/chat/completions",
+        path: CHAT,
         access: Access::Scope("chat"),
+        doors: Doors::Public,
         handler: || post(chat::complete),
     },
     Route {
         method: "GET",
         path: "/v1/models",
         access: Access::Scope("models"),
+        doors: Doors::OpenInside,
         handler: || get(models::list),
     },
     // A catch-all, because names such as `org/model` reach us both with a raw and with an encoded slash.
@@ -111,21 +153,33 @@ static ROUTES: [Route; 10] = [
         method: "GET",
         path: "/v1/models/{*id}",
         access: Access::Scope("models"),
+        doors: Doors::Public,
         handler: || get(models::one),
+    },
+    Route {
+        method: "GET",
+        path: "/v1/organization/usage/completions",
+        access: Access::Scope("usage"),
+        doors: Doors::Public,
+        handler: || get(usage::completions),
     },
     Route {
         method: "GET",
         path: "/version",
         access: Access::Verified,
+        doors: Doors::OpenInside,
         handler: || get(health::version),
     },
     Route {
         method: "GET",
         path: "/metrics",
         access: Access::Scope("metrics"),
+        doors: Doors::OpenInside,
         handler: || get(metrics::expose),
     },
 ];
+
+const CHAT: &str = "/v1/chat/completions";
 
 /// The row whose path this is, by whatever method; `none` for no row.
 fn row_of(path: &str) -> &'static str {
@@ -136,20 +190,23 @@ fn row_of(path: &str) -> &'static str {
     ROUTES.iter().find(fits).map_or("none", |row| row.path)
 }
 
-/// Whether a request may pass without an identity. Compared byte for byte: what is not literally in the table is
-/// protected.
-fn is_public(method: &Method, path: &str) -> bool {
-    ROUTES.iter().any(|row| {
-        row.access == Access::Public
-            && row.path == path
+/// The row with exactly this path, if the method is its own. Compared byte for byte: what is not literally in the
+/// table is protected.
+fn literal_row(method: &Method, path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|row| {
+        row.path == path
             && (method.as_str() == row.method || (row.method == "GET" && method == Method::HEAD))
     })
 }
 
-/// The table as an axum router. [`front::answer`] stands before it and has verified the caller by then.
-fn router(shared: &Arc<Shared>) -> Router {
+/// The rows of one door as an axum router. [`front::answer`] stands before it and has verified the caller by then.
+fn router(shared: &Arc<Shared>, door: Door) -> Router {
     let mut router = Router::new();
-    for row in &ROUTES {
+    let admin_on_public = shared.config.admin_on_public;
+    for row in ROUTES
+        .iter()
+        .filter(|row| row.doors.has(door, admin_on_public))
+    {
         let guarded = (row.handler)().route_layer(from_fn_with_state((shared.clone(), row), guard));
         router = router.route(row.path, guarded);
     }
@@ -174,14 +231,22 @@ fn refused(shared: &Shared, denied: Denied) -> ApiError {
 #[derive(Clone, Copy)]
 struct Answered(&'static str);
 
+/// In the extensions of a request that was let in without an identity: the one row that it may have.
+#[derive(Clone, Copy)]
+struct Opened(&'static Route);
+
 /// Asks the gate whether the caller may use this row.
 async fn guard(
     State((shared, row)): State<(Arc<Shared>, &'static Route)>,
     request: Request,
     next: Next,
 ) -> Response {
+    let caller = rate_limits::caller(&request);
+    let opened = request.extensions().get::<Opened>();
+    let is_open = opened.is_some_and(|opened| opened.0.path == row.path);
     let allowed = match (row.access, request.extensions().get::<Arc<Identity>>()) {
         (Access::Public, _) => Ok(()),
+        (_, None) if is_open => Ok(()),
         (access, Some(identity)) => shared
             .app
             .gate
@@ -194,6 +259,10 @@ async fn guard(
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    if let (CHAT, Some((identity, rights))) = (row.path, caller) {
+        let standing = shared.app.gate.standing(&identity, &rights);
+        rate_limits::write(standing, response.headers_mut());
+    }
     response.extensions_mut().insert(Answered(row.path));
     response
 }

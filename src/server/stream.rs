@@ -1,7 +1,8 @@
 //! The answer as server-sent events: one JSON document per `data:` line, `data: [DONE]` at the end.
 //!
 //! The role comes with the first text, so that the first chunk a client sees is a real token. What fails before the
-//! first event is a plain HTTP error; what fails later is an event with `error` in it, and then no `[DONE]`.
+//! first event is a plain HTTP error; what fails later is an event with `error` in it, and then no `[DONE]`. A budget that
+//! runs out is such a failure: the texts have their ends by then, and the usage is told before it, asked for or not.
 //! Dropping the response drops the engine's events, which ends the work.
 
 use std::convert::Infallible;
@@ -175,12 +176,19 @@ impl<E: Events, D: Decoder> Chunks<E, D> {
         }
         if self.answer.is_over() {
             self.over = true;
-            if self.options.include_usage {
+            let shortfall = self.answer.shortfall();
+            if self.options.include_usage || shortfall.is_some() {
                 self.frames.usage(self.answer.usage().into());
             }
-            self.frames.raw(DONE);
             self.record
                 .done(self.answer.usage(), self.answer.first_finish());
+            match shortfall {
+                None => self.frames.raw(DONE),
+                Some(error) => {
+                    self.frames.event(&error.body());
+                    self.record.failed(&error);
+                }
+            }
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 use super::*;
 
+fn is_public(method: &Method, path: &str) -> bool {
+    literal_row(method, path).is_some_and(|row| row.access == Access::Public)
+}
+
 #[test]
 fn public_are_the_probes_and_what_one_needs_to_get_a_token() {
     let public: Vec<&str> = routes()
@@ -68,5 +72,20 @@ fn a_path_belongs_to_one_row_or_none() {
         ("/", "none"),
     ] {
         assert_eq!(row_of(path), row, "{path}");
+    }
+}
+
+#[test]
+fn what_generates_or_commands_is_never_open_at_the_internal_door() {
+    for row in routes().iter().filter(|row| row.doors == Doors::OpenInside) {
+        assert_eq!(row.method, "GET", "{}", row.path);
+        assert!(!row.path.contains('{'), "{} has no literal path", row.path);
+    }
+    for row in routes().iter().filter(|row| row.doors == Doors::Admin) {
+        assert!(
+            matches!(row.access, Access::Scope(_)),
+            "{} asks for no scope",
+            row.path
+        );
     }
 }

@@ -92,7 +92,7 @@ async fn a_request_over_its_time_is_504_and_not_to_be_sent_again() {
     let refused = refusal(response).await;
     assert_eq!(refused, (504, "deadline_exceeded".to_owned(), None));
     house.idle().await;
-    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 1, 0]);
+    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 1, 0, 0]);
     assert_books_agree(&house, &ledger, 1);
 }
 
@@ -159,7 +159,7 @@ async fn a_revoked_request_is_403_if_nothing_was_sent_yet() {
     let refused = refusal(response).await;
     assert_eq!(refused, (403, "access_revoked".to_owned(), None));
     house.idle().await;
-    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 0, 1]);
+    assert_eq!(house.engine.stats().finished_total, [0, 0, 0, 0, 0, 1, 0]);
     // Another permit of the same caller is another matter.
     assert_eq!(house.chat(json!({"max_tokens": 1})).await.status(), 200);
 }

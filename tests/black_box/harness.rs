@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mixgate::auth::{
-    AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Meter, MintRequest, ShareConfig,
+    AuthConfig, BuiltinIssuer, Gate, IssuerConfig, Limits, Meter, MintRequest, Policy, Rights,
+    ShareConfig,
 };
 use mixgate::clock::Clock;
 use mixgate::engine::executor::Capacity;
 use mixgate::engine::{Engine, EngineConfig};
 use mixgate::ledger::Ledger;
-use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
+use mixgate::server::{App, Certificates, ModelCard, SamplingDefaults, Server, ServerConfig};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,12 +23,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use super::common::{PATIENCE, error_of, raw_json, refusal, within};
+use super::common::{is_leak_check, said_by_a_server, secret};
 use super::parrot::{Brake, Parrot};
 
 /// What the parrot says; one token per byte.
 pub const REPLY: &str = "Sow carrots after the last frost.";
 pub const MODEL: &str = "parrot";
-pub const ALL_SCOPES: &str = "chat models metrics";
+pub const ALL_SCOPES: &str = "chat models metrics usage";
 
 /// How a house differs from the usual one.
 pub struct Plan {
@@ -37,9 +39,11 @@ pub struct Plan {
     pub max_model_len: usize,
     pub pace: Duration,
     pub shares: Vec<ShareConfig>,
-    /// Whose tokens are believed; none: the house's own.
+    /// None: the built-in one, whose tokens [`House::token`] mints.
     pub issuers: Vec<IssuerConfig>,
     pub meter: Option<Arc<dyn Meter>>,
+    /// Everybody's.
+    pub rights: Option<Rights>,
 }
 
 impl Default for Plan {
@@ -66,6 +70,7 @@ impl Default for Plan {
             shares: Vec::new(),
             issuers: Vec::new(),
             meter: None,
+            rights: None,
         }
     }
 }
@@ -73,9 +78,13 @@ impl Default for Plan {
 /// A running server and the keys to it.
 pub struct House {
     pub address: SocketAddr,
+    pub internal: Option<SocketAddr>,
+    pub certificates: Certificates,
     pub client: reqwest::Client,
     pub engine: Engine,
     pub brake: Arc<Brake>,
+    pub ledger: Ledger,
+    pub limits: Arc<Limits>,
     issuer: BuiltinIssuer,
     clock: Clock,
     stop: Option<oneshot::Sender<()>>,
@@ -90,11 +99,15 @@ impl House {
     pub async fn with(plan: Plan) -> Self {
         logs();
         let (app, brake, issuer) = app(&plan);
+        let limits = app.gate.limits().clone();
         let (engine, clock) = (app.engine.clone(), app.clock.clone());
+        let ledger = app.ledger.clone();
         let server = Server::bind(plan.server, app).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
             address: server.address(),
+            internal: server.internal_address(),
+            certificates: server.certificates(),
             // Connections are not kept, so that none outlives its test's timeouts.
             client: reqwest::Client::builder()
                 .pool_max_idle_per_host(0)
@@ -102,6 +115,8 @@ impl House {
                 .unwrap(),
             engine,
             brake,
+            ledger,
+            limits,
             issuer,
             clock,
             stop: Some(stop),
@@ -136,9 +151,13 @@ impl House {
             scopes: scopes.to_owned(),
             claims: tenant.into_iter().collect(),
         };
-        self.issuer
-            .mint(&request, self.clock.unix_seconds())
-            .unwrap()
+        let token = self.issuer.mint(&request, self.clock.unix_seconds());
+        secret(token.unwrap())
+    }
+
+    /// What time the server has.
+    pub fn clock_seconds(&self) -> u64 {
+        self.clock.unix_seconds()
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
@@ -286,6 +305,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
     if let Some(meter) = &plan.meter {
         gate = gate.with_meter(meter.clone());
     }
+    if let Some(rights) = &plan.rights {
+        gate = gate.with_policy(Policy::constant(rights.clone()));
+    }
     let model = ModelCard {
         id: MODEL.to_owned(),
         created: 1,
@@ -309,7 +331,9 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
 }
 
 pub fn chat_body(fields: Value) -> Value {
-    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "When do I sow carrots?"}]});
+    // What is asked is as secret as who asks.
+    let question = secret("When do I sow carrots?".to_owned());
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": question}]});
     body.as_object_mut()
         .unwrap()
         .extend(fields.as_object().unwrap().clone());
@@ -320,8 +344,13 @@ pub fn chat_body(fields: Value) -> Value {
 pub fn logs() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(|| {
+        let level = if is_leak_check() {
+            tracing::Level::DEBUG
+        } else {
+            tracing::Level::INFO
+        };
         tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_ansi(false)
             .with_writer(|| Log)
             .init();
@@ -352,6 +381,7 @@ struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        said_by_a_server(&String::from_utf8_lossy(bytes));
         Write::write(&mut *logs().lock().unwrap(), bytes)
     }
 

@@ -9,11 +9,21 @@ mod cache;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod cors;
+mod doors;
 mod ends;
 mod harness;
+#[path = "../common/idp.rs"]
+mod idp;
+mod issuers;
 mod lifecycle;
+mod limits;
 mod metadata;
 mod observe;
 mod parrot;
+mod patience;
 mod queue;
 mod streaming;
+mod tls;
+mod usage;
+mod wire;

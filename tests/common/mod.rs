@@ -1,6 +1,9 @@
 //! What every black-box test needs: patience with an end, and the shape of an error.
 
+use std::fs::OpenOptions;
 use std::future::Future;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -52,6 +55,34 @@ pub fn error_of(body: &Value) -> (String, Option<String>) {
     )
 }
 
+/// Passes a secret on, and writes it down for `scripts/leak-check`, which then looks for it in all that servers said.
+pub fn secret(secret: String) -> String {
+    note("secrets", &secret);
+    secret
+}
+
+/// Writes down what a server said, for `scripts/leak-check`.
+pub fn said_by_a_server(text: &str) {
+    note("said", text);
+}
+
+/// Whether `scripts/leak-check` runs these tests: then servers say all that they can.
+pub fn is_leak_check() -> bool {
+    std::env::var_os(LEAK_CHECK).is_some()
+}
+
+/// Adds a line to a file of the folder that the check has named, if it has.
+fn note(file: &str, line: &str) {
+    let Some(folder) = std::env::var_os(LEAK_CHECK) else {
+        return;
+    };
+    let path = Path::new(&folder).join(format!("{file}.{}", std::process::id()));
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // One write for each, so that threads do not mix their lines.
+    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .unwrap();
+}
+
 /// The JSON body of a raw HTTP answer.
 pub fn raw_json(answer: &str) -> Value {
     let body = answer
@@ -60,3 +91,6 @@ pub fn raw_json(answer: &str) -> Value {
         .1;
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer:?}"))
 }
+
+/// The folder in which `scripts/leak-check` gathers secrets and what servers said.
+const LEAK_CHECK: &str = "MIXGATE_LEAK_CHECK";

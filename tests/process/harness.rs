@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::common::within;
+use super::common::{said_by_a_server, secret, within};
 
 /// What the start-up screen asks too.
 pub const QUESTION: &str = "When do I sow carrots in a cold climate?";
@@ -49,6 +49,9 @@ impl Home {
             .env("PATH", path)
             .env("HOME", self.path())
             .stdin(Stdio::null());
+        if super::common::is_leak_check() {
+            command.env("MIXGATE_LOG_LEVEL", "debug");
+        }
         command
     }
 
@@ -66,7 +69,7 @@ impl Home {
         let words = ["token", "mint", "--sub", subject, "--scope", scopes];
         let said = self.run(&[&words[..], &["--state-dir", state_dir.to_str().unwrap()]].concat());
         assert_eq!(said.code, Some(0), "{}", said.stderr);
-        said.stdout.trim_end().to_owned()
+        secret(said.stdout.trim_end().to_owned())
     }
 }
 
@@ -264,6 +267,12 @@ impl Mixgate {
         (switches, ticks)
     }
 
+    /// Sends SIGKILL and waits until the process is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());
@@ -296,6 +305,13 @@ impl Drop for Mixgate {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What it said is written down once it is read to its end.
+        for reader in [self.stdout.take(), self.stderr.take()]
+            .into_iter()
+            .flatten()
+        {
+            let _ = reader.join();
+        }
     }
 }
 
@@ -303,7 +319,9 @@ fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes).unwrap();
-        String::from_utf8(bytes).unwrap()
+        let text = String::from_utf8(bytes).unwrap();
+        said_by_a_server(&text);
+        text
     })
 }
 

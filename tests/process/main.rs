@@ -13,6 +13,7 @@ mod costs;
 mod fields;
 mod harness;
 mod leaks;
+mod ledger;
 mod null;
 mod paste;
 mod serve;

@@ -1,27 +1,50 @@
 //! One trusted issuer: its rules and its own keys, which vouch for no other issuer.
 
 pub(in crate::auth) mod builtin;
+pub(in crate::auth) mod jwks;
+mod keys;
 pub(in crate::auth) mod mint;
+mod preset;
+mod rules;
+mod source;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
 
 use self::builtin::IssuerKey;
-use crate::auth::denied::{Denied, quoted};
-use crate::auth::key::LoadedKey;
-use crate::auth::token::claims::{ABSENT, ClaimRules, is_plain, list};
+use self::jwks::Remote;
+use self::jwks::fetch::Http;
+use self::keys::{Key, KeySet, takes};
+use self::source::Location;
+use crate::auth::denied::{Denied, Reason};
+use crate::auth::key::{LoadedKey, algorithm};
+use crate::auth::token::claims::ClaimRules;
 use crate::auth::token::compact::Compact;
 use crate::auth::token::header::Header;
 use crate::auth::token::time::TimeRules;
-use crate::auth::{GateError, IssuerConfig, IssuerProblem, KeyConfig, KeyError};
+use crate::auth::{GateError, IssuerConfig, IssuerProblem};
+
+pub use preset::{PRESETS, Preset, PresetFacts};
 
 /// An issuer ready to verify.
 #[derive(Debug)]
 pub(in crate::auth) struct Issuer {
+    /// The exact `iss` of the tokens that it is for.
+    pub iss: Arc<str>,
     pub rules: ClaimRules,
-    algorithms: Vec<Algorithm>,
-    keys: Vec<Key>,
+    keys: Keys,
+}
+
+/// Where the keys are.
+#[derive(Debug, Clone)]
+enum Keys {
+    /// Here, for as long as the process lives.
+    Fixed(Arc<KeySet>),
+    /// Fetched, and fetched again.
+    Remote(Arc<Remote>),
 }
 
 /// What may be told about a trusted issuer; nothing in it is secret.
@@ -31,63 +54,69 @@ pub struct IssuerSummary {
     pub issuer: String,
     /// The audiences that its tokens may name.
     pub audiences: Vec<String>,
-    /// JWS algorithm names.
+    /// JWS algorithm names; empty while they are not known because its keys were not fetched yet.
     pub algorithms: Vec<String>,
-    /// How many keys may vouch for it.
+    /// How many keys may vouch for it now.
     pub keys: usize,
-}
-
-#[derive(Debug)]
-struct Key {
-    /// Absent only for an issuer's single key.
-    id: Option<Box<str>>,
-    algorithms: Vec<Algorithm>,
-    verifying: DecodingKey,
+    /// Where its keys are fetched from; `None` for keys of the configuration.
+    pub keys_url: Option<String>,
 }
 
 impl Issuer {
-    /// Judges `config` whole and loads its keys.
-    pub fn new(config: &IssuerConfig) -> Result<Self, GateError> {
+    /// Judges `config` whole and loads the keys that it holds: one issuer, or one for each tenant of a template. All
+    /// of them have the same keys.
+    ///
+    /// Touches no network.
+    pub fn all(config: &IssuerConfig) -> Result<Vec<Self>, GateError> {
         let fault = |problem| GateError::Issuer {
             issuer: config.issuer.clone(),
             problem,
         };
-        let rules = rules(config).map_err(fault)?;
+        let filled;
+        let config = match config.preset {
+            Some(preset) => {
+                filled = preset.fill(config).map_err(fault)?;
+                &filled
+            }
+            None => config,
+        };
+        let rules = rules::rules(config).map_err(fault)?;
         let configured = config
             .algorithms
             .as_deref()
             .map(algorithms)
             .transpose()
             .map_err(fault)?;
-        let mut keys = Vec::with_capacity(config.keys.len());
-        for (index, key) in config.keys.iter().enumerate() {
-            keys.push(
-                Key::load(key, configured.as_deref()).map_err(|problem| GateError::Key {
-                    issuer: config.issuer.clone(),
-                    number: index + 1,
-                    problem,
-                })?,
-            );
-        }
-        check_ids(&keys).map_err(fault)?;
-        let mut served = Vec::new();
-        for algorithm in keys.iter().flat_map(|key| &key.algorithms) {
-            if !served.contains(algorithm) {
-                served.push(*algorithm);
+        let stale_s = config.stale_if_error_s.unwrap_or(24 * 3600);
+        let stale_s = rules::range("stale_if_error_s", stale_s, 0, 7 * 24 * 3600).map_err(fault)?;
+        let keys = match Location::of(config).map_err(fault)? {
+            None => Keys::Fixed(Arc::new(fixed(config, configured.as_deref())?)),
+            Some(location) => {
+                // A secret that is published is none.
+                let secret = configured
+                    .iter()
+                    .flatten()
+                    .find(|algorithm| algorithm.family() == jsonwebtoken::AlgorithmFamily::Hmac);
+                if let Some(&algorithm) = secret {
+                    return Err(fault(IssuerProblem::UnservedAlgorithm { algorithm }));
+                }
+                let http = Http::new(location, config).map_err(fault)?;
+                Keys::Remote(Arc::new(Remote::new(
+                    config.issuer.clone(),
+                    config.required,
+                    configured,
+                    Duration::from_secs(stale_s),
+                    Box::new(http),
+                )))
             }
-        }
-        let unserved = configured
-            .iter()
-            .flatten()
-            .find(|algorithm| !served.contains(algorithm));
-        if let Some(&algorithm) = unserved {
-            return Err(fault(IssuerProblem::UnservedAlgorithm { algorithm }));
-        }
-        Ok(Self {
+        };
+        let issuers = rules::expand(config, rules).map_err(fault)?;
+        let issuers = issuers.into_iter().map(|(iss, rules)| Self {
+            iss,
             rules,
-            algorithms: served,
-            keys,
-        })
+            keys: keys.clone(),
+        });
+        Ok(issuers.collect())
     }
 
     /// The rules for tokens that this server minted itself, with these keys.
@@ -98,6 +127,7 @@ impl Issuer {
                 id: Some(key.key_id().into()),
                 algorithms: vec![Algorithm::EdDSA],
                 verifying: key.verifying_key(),
+                issuer: None,
             })
             .collect();
         let rules = ClaimRules {
@@ -105,126 +135,140 @@ impl Issuer {
             audience_claim: "aud".into(),
             audiences: vec![builtin::AUDIENCE.into()],
             token_types: vec!["at+jwt".into()],
+            accept_id_tokens: false,
             // Minted and checked by the same clock; 5 s forgive a step of that clock.
             time: TimeRules {
                 skew: 5,
                 max_lifetime: builtin::MAX_TTL.as_secs(),
             },
+            subject_claim: "sub".into(),
+            token_id_claim: "jti".into(),
             tenant_claim: Some("tenant".into()),
             client_claims: vec!["client_id".into()],
             scope_claims: vec!["scope".into()],
+            scope_prefix: None,
             default_scopes: Vec::new(),
             required: Vec::new(),
+            present: Vec::new(),
         };
         Self {
+            iss: rules.issuer.clone(),
             rules,
-            algorithms: vec![Algorithm::EdDSA],
-            keys,
+            keys: Keys::Fixed(Arc::new(KeySet::new(keys))),
         }
     }
 
     /// What may be told about it.
     pub fn summary(&self) -> IssuerSummary {
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => Some(keys.clone()),
+            Keys::Remote(remote) => remote.keys(),
+        };
+        let configured = self.remote().and_then(Remote::algorithms);
+        let algorithms = configured
+            .or_else(|| keys.as_ref().map(|keys| keys.algorithms()))
+            .unwrap_or_default();
         IssuerSummary {
-            issuer: self.rules.issuer.to_string(),
+            issuer: self.iss.to_string(),
             audiences: self
                 .rules
                 .audiences
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            algorithms: self
-                .algorithms
-                .iter()
-                .map(|name| format!("{name:?}"))
-                .collect(),
-            keys: self.keys.len(),
+            algorithms: algorithms.iter().map(|name| format!("{name:?}")).collect(),
+            keys: keys.as_ref().map_or(0, |keys| keys.len()),
+            keys_url: self.remote().map(|remote| remote.url()),
         }
     }
 
-    /// Checks the signature with the one key that may vouch for it.
+    /// Where its keys come from, if they are fetched.
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// The same, to be kept.
+    pub fn shared_remote(&self) -> Option<&Arc<Remote>> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// Lets a token with this header wait for a fetch, if only new keys could tell whether it is good. At once in any
+    /// other case, and never for longer than [`jwks::MAX_WAIT`].
+    pub async fn prepare(&self, header: &Header) {
+        if let Keys::Remote(remote) = &self.keys
+            && remote.might_take(header.algorithm)
+        {
+            remote.learn(header.key_id.as_deref()).await;
+        }
+    }
+
+    /// Checks the signature with the one key that may vouch for it, of those that are at hand.
     ///
     /// # Errors
-    /// `InvalidToken`, whatever is wrong.
-    pub fn verify(&self, header: &Header, token: &Compact<'_>) -> Result<(), Denied> {
-        let algorithm = header.algorithm;
-        if !self.algorithms.contains(&algorithm) {
-            let taken: Vec<String> = self
-                .algorithms
-                .iter()
-                .map(|taken| format!("{taken:?}"))
-                .collect();
-            return Err(Denied::token(format!(
-                "the algorithm is {algorithm:?}, this issuer's tokens have {}",
-                list(&taken)
-            )));
-        }
-        let key = self.key(header.key_id.as_deref())?;
-        if !key.algorithms.contains(&algorithm) {
-            return Err(Denied::token(format!(
-                "the key that the token names does not serve {algorithm:?}"
-            )));
-        }
-        match jsonwebtoken::crypto::verify(
-            token.signature,
-            token.signing_input,
-            &key.verifying,
-            algorithm,
-        ) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Denied::token(format!(
-                "the signature does not match {}",
-                key.described()
+    /// `InvalidToken`, whatever is wrong; `AuthUnavailable` if there are no keys to check it with.
+    pub fn verify(
+        &self,
+        header: &Header,
+        token: &Compact<'_>,
+        claims: &Map<String, Value>,
+    ) -> Result<(), Denied> {
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys.clone(),
+            Keys::Remote(remote) => {
+                if let Some(taken) = remote.algorithms() {
+                    takes(taken, header.algorithm)?;
+                }
+                match remote.keys() {
+                    Some(keys) => keys,
+                    None if remote.might_take(header.algorithm) => {
+                        return Err(Denied::new(Reason::AuthUnavailable, remote.complaint()));
+                    }
+                    None => return Err(Denied::token("a published key never serves an HMAC")),
+                }
+            }
+        };
+        let key = keys.verify(header, token)?;
+        let tenant = claims.get(rules::TENANT_CLAIM).and_then(Value::as_str);
+        if key.may_vouch_for(&self.iss, tenant) {
+            Ok(())
+        } else {
+            Err(Denied::token(
+                "the key that signed the token is published for another issuer",
             ))
-            .at("signature")),
-        }
-    }
-
-    /// The key of this id; without an id, the issuer's only key.
-    fn key(&self, id: Option<&str>) -> Result<&Key, Denied> {
-        match (id, &self.keys[..]) {
-            (None, [only]) => Ok(only),
-            (None, keys) => Err(Denied::token(format!(
-                "the token names no key (`kid`), and this issuer has {}",
-                keys.len()
-            ))),
-            (Some(_), [only @ Key { id: None, .. }]) => Ok(only),
-            (Some(id), keys) => keys
-                .iter()
-                .find(|key| key.id.as_deref() == Some(id))
-                .ok_or_else(|| {
-                    let known: Vec<&str> =
-                        keys.iter().filter_map(|key| key.id.as_deref()).collect();
-                    Denied::token(format!(
-                        "the key id is {}, this issuer has {}",
-                        quoted(id),
-                        list(&known)
-                    ))
-                }),
         }
     }
 }
 
-impl Key {
-    fn load(config: &KeyConfig, configured: Option<&[Algorithm]>) -> Result<Self, KeyError> {
-        let loaded = LoadedKey::load(config)?;
-        let usual = [loaded.default_algorithm()];
-        let algorithms = loaded.serves(configured.unwrap_or(&usual))?;
-        if algorithms.is_empty() {
-            return Err(KeyError::ServesNothing);
-        }
-        Ok(Self {
-            id: loaded.id.map(Into::into),
-            algorithms,
-            verifying: loaded.material.key,
-        })
+/// The keys that the configuration holds.
+fn fixed(config: &IssuerConfig, configured: Option<&[Algorithm]>) -> Result<KeySet, GateError> {
+    let fault = |problem| GateError::Issuer {
+        issuer: config.issuer.clone(),
+        problem,
+    };
+    let mut keys = Vec::with_capacity(config.keys.len());
+    for (index, key) in config.keys.iter().enumerate() {
+        let loaded = LoadedKey::load(key).and_then(|loaded| Key::new(loaded, configured));
+        keys.push(loaded.map_err(|problem| GateError::Key {
+            issuer: config.issuer.clone(),
+            number: index + 1,
+            problem,
+        })?);
     }
-
-    fn described(&self) -> String {
-        match &self.id {
-            Some(id) => format!("the key {}", quoted(id)),
-            None => "this issuer's key".to_owned(),
-        }
+    let keys = KeySet::new(keys);
+    keys.check_ids().map_err(fault)?;
+    let unserved = configured
+        .into_iter()
+        .flatten()
+        .find(|algorithm| !keys.algorithms().contains(algorithm));
+    match unserved {
+        Some(&algorithm) => Err(fault(IssuerProblem::UnservedAlgorithm { algorithm })),
+        None => Ok(keys),
     }
 }
 
@@ -238,124 +282,9 @@ fn algorithms(names: &[String]) -> Result<Vec<Algorithm>, IssuerProblem> {
     names
         .iter()
         .map(|name| {
-            name.parse().map_err(|_| IssuerProblem::UnknownAlgorithm {
+            algorithm(name).ok_or_else(|| IssuerProblem::UnknownAlgorithm {
                 given: name.clone(),
             })
         })
         .collect()
 }
-
-/// Several keys need distinct ids: a token must name exactly one.
-fn check_ids(keys: &[Key]) -> Result<(), IssuerProblem> {
-    if keys.is_empty() {
-        return Err(IssuerProblem::Empty { field: "keys" });
-    }
-    if keys.len() == 1 {
-        return Ok(());
-    }
-    for (index, key) in keys.iter().enumerate() {
-        let Some(id) = &key.id else {
-            return Err(IssuerProblem::KeyWithoutId {
-                count: keys.len(),
-                number: index + 1,
-            });
-        };
-        if keys[..index]
-            .iter()
-            .any(|earlier| earlier.id.as_ref() == Some(id))
-        {
-            return Err(IssuerProblem::DuplicateId {
-                kid: id.to_string(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Judges everything but the keys.
-fn rules(config: &IssuerConfig) -> Result<ClaimRules, IssuerProblem> {
-    let range = |field, given, min, max| {
-        let inside = (min..=max).contains(&given);
-        if inside {
-            Ok(given)
-        } else {
-            Err(IssuerProblem::Range {
-                field,
-                given,
-                min,
-                max,
-            })
-        }
-    };
-    let required = config
-        .required_claims
-        .iter()
-        .map(|(name, values)| {
-            Ok((
-                name.as_str().into(),
-                some("required_claims", values.as_slice())?,
-            ))
-        })
-        .collect::<Result<_, _>>()?;
-    let or_default = |field, names: Option<&[String]>, default: &[&str]| match names {
-        Some(names) => some(field, names),
-        None => Ok(default.iter().map(|&name| name.into()).collect()),
-    };
-    let token_types = config.token_types.as_deref();
-    Ok(ClaimRules {
-        issuer: Arc::from(&*plain("issuer", &config.issuer)?),
-        audience_claim: plain("audience_claim", &config.audience_claim)?,
-        audiences: some("audiences", &config.audiences)?,
-        token_types: or_default("token_types", token_types, &[ABSENT, "jwt", "at+jwt"])?
-            .iter()
-            .map(|name| name.to_ascii_lowercase().into())
-            .collect(),
-        time: TimeRules {
-            skew: range("clock_skew_s", config.clock_skew_s, 0, 300)?,
-            max_lifetime: range("max_lifetime_s", config.max_lifetime_s, 1, MAX_LIFETIME_S)?,
-        },
-        tenant_claim: config
-            .tenant_claim
-            .as_deref()
-            .map(|name| plain("tenant_claim", name))
-            .transpose()?,
-        client_claims: match &config.client_claim {
-            Some(name) => vec![plain("client_claim", name)?],
-            None => vec!["client_id".into(), "azp".into()],
-        },
-        scope_claims: or_default(
-            "scope_claims",
-            config.scope_claims.as_deref(),
-            &["scope", "scp"],
-        )?,
-        default_scopes: all("default_scopes", &config.default_scopes)?,
-        required,
-    })
-}
-
-fn plain(field: &'static str, name: &str) -> Result<Box<str>, IssuerProblem> {
-    if is_plain(name) {
-        Ok(name.into())
-    } else {
-        Err(IssuerProblem::NotPlain { field })
-    }
-}
-
-fn all(field: &'static str, names: &[String]) -> Result<Vec<Box<str>>, IssuerProblem> {
-    if names.iter().all(|name| is_plain(name)) {
-        Ok(names.iter().map(|name| name.as_str().into()).collect())
-    } else {
-        Err(IssuerProblem::NotPlain { field })
-    }
-}
-
-fn some(field: &'static str, names: &[String]) -> Result<Vec<Box<str>>, IssuerProblem> {
-    if names.is_empty() {
-        Err(IssuerProblem::Empty { field })
-    } else {
-        all(field, names)
-    }
-}
-
-/// A year and a day; longer-lived tokens cannot be told from forgotten ones.
-const MAX_LIFETIME_S: u64 = 366 * 24 * 3600;

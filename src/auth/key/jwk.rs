@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::{Curve, LoadedKey, Material};
+use super::{Curve, LoadedKey, Material, algorithm};
 use crate::auth::KeyError;
 use crate::auth::MAX_DEPTH;
 use crate::strict_json;
@@ -15,7 +15,15 @@ use crate::strict_json;
 /// [`KeyError::Jwk`] naming the member at fault, [`KeyError::PrivateKey`] for a key with private members.
 pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
     let jwk = strict_json::object(text, MAX_DEPTH).map_err(|fault| KeyError::JwkJson { fault })?;
-    let kty = string(&jwk, "kty")?.ok_or(KeyError::Jwk {
+    of(&jwk)
+}
+
+/// The key of these members.
+///
+/// # Errors
+/// As [`parse`].
+pub(in crate::auth) fn of(jwk: &Map<String, Value>) -> Result<LoadedKey, KeyError> {
+    let kty = string(jwk, "kty")?.ok_or(KeyError::Jwk {
         member: "kty",
         expected: "RSA, EC, OKP or oct",
     })?;
@@ -26,7 +34,7 @@ pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
     {
         return Err(KeyError::PrivateKey);
     }
-    if !matches!(string(&jwk, "use")?, None | Some("sig")) {
+    if !matches!(string(jwk, "use")?, None | Some("sig")) {
         return Err(KeyError::Jwk {
             member: "use",
             expected: "absent or `sig`",
@@ -42,21 +50,21 @@ pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
             });
         }
     }
-    let pinned = match string(&jwk, "alg")? {
+    let pinned = match string(jwk, "alg")? {
         None => None,
         Some(name) => {
             let expected = "absent or a supported signature algorithm";
-            Some(name.parse().map_err(|_| KeyError::Jwk {
+            Some(algorithm(name).ok_or(KeyError::Jwk {
                 member: "alg",
                 expected,
             })?)
         }
     };
     let material = match kty {
-        "RSA" => Material::rsa(&number(&jwk, "n")?, &number(&jwk, "e")?)?,
-        "EC" => match string(&jwk, "crv")? {
-            Some("P-256") => point(&jwk, Curve::P256, 32)?,
-            Some("P-384") => point(&jwk, Curve::P384, 48)?,
+        "RSA" => Material::rsa(&number(jwk, "n")?, &number(jwk, "e")?)?,
+        "EC" => match string(jwk, "crv")? {
+            Some("P-256") => point(jwk, Curve::P256, 32)?,
+            Some("P-384") => point(jwk, Curve::P384, 48)?,
             _ => {
                 return Err(KeyError::Jwk {
                     member: "crv",
@@ -64,8 +72,8 @@ pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
                 });
             }
         },
-        "OKP" => match string(&jwk, "crv")? {
-            Some("Ed25519") => Material::curve(Curve::Ed25519, &sized(&jwk, "x", 32)?)?,
+        "OKP" => match string(jwk, "crv")? {
+            Some("Ed25519") => Material::curve(Curve::Ed25519, &sized(jwk, "x", 32)?)?,
             _ => {
                 return Err(KeyError::Jwk {
                     member: "crv",
@@ -73,7 +81,7 @@ pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
                 });
             }
         },
-        "oct" => Material::secret(&number(&jwk, "k")?)?,
+        "oct" => Material::secret(&number(jwk, "k")?)?,
         _ => {
             return Err(KeyError::Jwk {
                 member: "kty",
@@ -82,9 +90,10 @@ pub(in crate::auth) fn parse(text: &[u8]) -> Result<LoadedKey, KeyError> {
         }
     };
     let key = LoadedKey {
-        id: string(&jwk, "kid")?.map(str::to_owned),
+        id: string(jwk, "kid")?.map(str::to_owned),
         material,
         pinned,
+        issuer: string(jwk, "issuer")?.map(str::to_owned),
     };
     // A key whose `alg` belongs to another family could serve nothing: better said now than found out later.
     match pinned {

@@ -3,7 +3,7 @@
 //! A key belongs to one family, fixed when it is loaded: whatever a token's header says, an RSA key never becomes an
 //! HMAC secret. Weak and mislabelled keys are refused here, at start.
 
-mod jwk;
+pub(in crate::auth) mod jwk;
 pub(in crate::auth) mod pem;
 
 use std::fmt;
@@ -25,6 +25,8 @@ pub(in crate::auth) struct LoadedKey {
     pub material: Material,
     /// The `alg` of a JWK: then the only algorithm that the key serves.
     pub pinned: Option<Algorithm>,
+    /// The `issuer` of a JWK, which may be a template: then the only one that the key vouches for.
+    pub issuer: Option<String>,
 }
 
 impl LoadedKey {
@@ -46,14 +48,14 @@ impl LoadedKey {
             (None, None, Some(path), None, None) => {
                 let file = KeyFile::read(path)?;
                 let key = jwk::parse(&file.bytes)?;
-                if matches!(key.material.kind, Kind::Secret { .. }) {
+                if key.is_secret() {
                     file.secret()?;
                 }
                 key
             }
             (None, None, None, Some(text), None) => {
                 let key = jwk::parse(text.as_bytes())?;
-                if matches!(key.material.kind, Kind::Secret { .. }) {
+                if key.is_secret() {
                     return Err(KeyError::InlineSecret);
                 }
                 key
@@ -76,6 +78,11 @@ impl LoadedKey {
             Some(id) if !is_plain(id) => Err(KeyError::BadId),
             _ => Ok(key),
         }
+    }
+
+    /// Whether it is a secret, which verifies and signs alike.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.material.kind, Kind::Secret { .. })
     }
 
     /// The algorithm to take when none is configured.
@@ -123,7 +130,17 @@ impl From<Material> for LoadedKey {
             id: None,
             material,
             pinned: None,
+            issuer: None,
         }
+    }
+}
+
+/// The signature algorithm of this name, if it is supported.
+pub(in crate::auth) fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        // RFC 9864: the name that says which curve. Of those that `EdDSA` may mean, no other is supported.
+        "Ed25519" => Some(Algorithm::EdDSA),
+        name => name.parse().ok(),
     }
 }
 

@@ -83,6 +83,46 @@ fn every_curve_is_verified_with_pem_and_jwk() {
 }
 
 #[test]
+fn ed25519_goes_by_its_new_name_too() {
+    let mut jwk = ED.jwk();
+    jwk["alg"] = json!("Ed25519");
+    let mut by_name = issuer(ISSUER, vec![jwk_key(&jwk)]);
+    by_name.algorithms = Some(vec!["Ed25519".to_owned()]);
+    let gate = gate_of(vec![by_name]);
+    let claims = good_claims().to_string();
+    for algorithm in ["Ed25519", "EdDSA"] {
+        let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+        accepted(&gate, &forge(&ED, &header, &claims));
+        assert_invalid(&gate, &forge(&OTHER_ED, &header, &claims), "does not match");
+    }
+    // The other curve that `EdDSA` may mean, and spellings that nobody uses.
+    for algorithm in ["Ed448", "ed25519", "ED25519"] {
+        let header = format!(r#"{{"alg":"{algorithm}"}}"#);
+        assert_invalid(&gate, &forge(&ED, &header, &claims), "is not supported");
+    }
+    let rsa = gate_of(vec![issuer(ISSUER, vec![pem_key(None, &RSA)])]);
+    let crossed = forge(&RSA, r#"{"alg":"Ed25519"}"#, &claims);
+    assert_invalid(&rsa, &crossed, "the algorithm is EdDSA");
+}
+
+#[test]
+fn without_a_key_id_the_only_key_of_the_algorithm_is_tried() {
+    let keys = vec![
+        pem_key(Some("ed"), &ED),
+        pem_key(Some("rsa"), &RSA),
+        pem_key(Some("rsa-2"), &RSA),
+    ];
+    let gate = gate_of(vec![issuer(ISSUER, keys)]);
+    let claims = good_claims().to_string();
+    accepted(&gate, &forge(&ED, r#"{"alg":"EdDSA"}"#, &claims));
+    assert_invalid(
+        &gate,
+        &forge(&RSA, r#"{"alg":"RS256"}"#, &claims),
+        "the token names no key (`kid`), and this issuer has 2 for RS256",
+    );
+}
+
+#[test]
 fn every_hmac_algorithm_is_verified_with_a_secret_file_and_an_oct_jwk_file() {
     for algorithm in ["HS256", "HS384", "HS512"] {
         accepts(&SECRET, algorithm, false);

@@ -76,7 +76,7 @@ fn the_audience_must_be_a_string_or_strings() {
 #[test]
 fn the_audience_may_live_in_another_claim() {
     let cognito = gate_with(|issuer| {
-        issuer.audience_claim = "client_id".to_owned();
+        issuer.audience_claim = Some("client_id".to_owned());
         issuer.required_claims =
             BTreeMap::from([("token_use".to_owned(), OneOrMany::One("access".to_owned()))]);
     });

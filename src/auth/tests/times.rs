@@ -172,7 +172,7 @@ fn a_token_that_lives_too_long_is_refused() {
         &gate(),
         &token_with(json!({"iat": null, "exp": NOW + day + 60})),
     );
-    let entra = gate_with(|issuer| issuer.max_lifetime_s = 28 * 3600);
+    let entra = gate_with(|issuer| issuer.max_lifetime_s = Some(28 * 3600));
     accepted(
         &entra,
         &token_with(json!({"iat": NOW, "exp": NOW + 28 * 3600})),

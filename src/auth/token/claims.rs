@@ -9,23 +9,31 @@ use crate::auth::denied::{Denied, Reason, quoted};
 use crate::auth::identity::{Claimed, Credential, Identity};
 
 /// What one issuer's tokens must say, and which claims grant what.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::auth) struct ClaimRules {
     pub issuer: Arc<str>,
     pub audience_claim: Box<str>,
     pub audiences: Vec<Box<str>>,
     /// Lower-cased; `absent` stands for a header without `typ`.
     pub token_types: Vec<Box<str>>,
+    /// Whether what marks an ID token is no reason to refuse it.
+    pub accept_id_tokens: bool,
     pub time: TimeRules,
+    pub subject_claim: Box<str>,
+    pub token_id_claim: Box<str>,
     pub tenant_claim: Option<Box<str>>,
     /// The first that is present counts.
     pub client_claims: Vec<Box<str>>,
     /// All that are present count.
     pub scope_claims: Vec<Box<str>>,
+    /// Cut off each scope; a scope without it grants nothing.
+    pub scope_prefix: Option<Box<str>>,
     /// Granted where none of `scope_claims` is present.
     pub default_scopes: Vec<Box<str>>,
     /// Claims that must be a string among these.
     pub required: Vec<(Box<str>, Vec<Box<str>>)>,
+    /// Claims that must be there as a string: what an access token has and an ID token of the same issuer lacks.
+    pub present: Vec<Box<str>>,
 }
 
 impl ClaimRules {
@@ -58,6 +66,16 @@ impl ClaimRules {
                 )));
             }
         }
+        for name in &self.present {
+            if text(claims, name)?.is_none() {
+                return Err(Denied::new(
+                    Reason::InvalidTokenType,
+                    format!(
+                        "the claim `{name}` is missing, which this issuer's access tokens have"
+                    ),
+                ));
+            }
+        }
         let client = self
             .client_claims
             .iter()
@@ -69,10 +87,12 @@ impl ClaimRules {
         };
         Ok(Identity::new(Claimed {
             issuer: self.issuer.clone(),
-            subject: text(claims, "sub")?.ok_or_else(|| missing("sub"))?.into(),
+            subject: text(claims, &self.subject_claim)?
+                .ok_or_else(|| missing(&self.subject_claim))?
+                .into(),
             tenant: tenant.map(Arc::from),
             client: client.map(Arc::from),
-            token_id: text(claims, "jti")?.map(Arc::from),
+            token_id: text(claims, &self.token_id_claim)?.map(Arc::from),
             scopes: self.scopes(claims)?,
             expires: Some(expires),
             issued: super::time::issued(claims),
@@ -139,15 +159,16 @@ impl ClaimRules {
                 list(&self.token_types)
             ));
         }
-        if let Some(marker) = ID_TOKEN_MARKERS
-            .into_iter()
-            .find(|name| claims.contains_key(*name))
-        {
+        let marks = |name: &&str| {
+            claims.contains_key(*name) && !(self.accept_id_tokens && *name != LOGOUT_MARKER)
+        };
+        if let Some(marker) = ID_TOKEN_MARKERS.into_iter().find(marks) {
             return refuse(format!("the claim `{marker}` marks an ID or logout token"));
         }
         for (name, others) in [("token_use", OTHER_USES), ("typ", OTHER_TYPES)] {
             if let Some(kind) = text(claims, name)?
                 && others.iter().any(|other| kind.eq_ignore_ascii_case(other))
+                && !(self.accept_id_tokens && kind.eq_ignore_ascii_case("id"))
             {
                 return refuse(format!(
                     "the claim `{name}` is {}: not an access token",
@@ -189,7 +210,15 @@ impl ClaimRules {
                     "`{name}` has an entry that is not 1 to 256 plain characters"
                 )));
             }
-            scopes.extend(held.into_iter().map(Box::from));
+            let ours = held
+                .into_iter()
+                .filter_map(|scope| match &self.scope_prefix {
+                    Some(prefix) => scope
+                        .strip_prefix(&**prefix)
+                        .filter(|rest| !rest.is_empty()),
+                    None => Some(scope),
+                });
+            scopes.extend(ours.map(Box::from));
         }
         Ok(if stated {
             scopes
@@ -262,7 +291,10 @@ pub(in crate::auth) fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> O
 pub(in crate::auth) const ABSENT: &str = "absent";
 
 /// OpenID Connect puts these in ID and logout tokens, never in access tokens.
-const ID_TOKEN_MARKERS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
+const ID_TOKEN_MARKERS: [&str; 4] = ["nonce", "at_hash", "c_hash", LOGOUT_MARKER];
+
+/// In logout tokens only, which stand for nobody.
+const LOGOUT_MARKER: &str = "events";
 
 /// Cognito's `token_use` of tokens that grant no access.
 const OTHER_USES: &[&str] = &["id", "refresh"];

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::claims::is_plain;
 use crate::auth::MAX_DEPTH;
 use crate::auth::denied::{Denied, quoted};
+use crate::auth::key::algorithm;
 use crate::strict_json;
 
 /// The header of a token, its signature unchecked.
@@ -44,12 +45,9 @@ impl Header {
                 "the header's `{name}` is not a string of 1 to 256 plain characters"
             ))),
         };
-        let algorithm = string("alg")?.ok_or_else(|| Denied::token("the header has no `alg`"))?;
-        let algorithm = algorithm.parse().map_err(|_| {
-            Denied::token(format!(
-                "the algorithm {} is not supported",
-                quoted(&algorithm)
-            ))
+        let name = string("alg")?.ok_or_else(|| Denied::token("the header has no `alg`"))?;
+        let algorithm = algorithm(&name).ok_or_else(|| {
+            Denied::token(format!("the algorithm {} is not supported", quoted(&name)))
         })?;
         if let Some(content) = string("cty")?
             && ["jwt", "application/jwt"]

@@ -17,6 +17,8 @@ pub(in crate::cli) fn facts() -> Facts {
         max_model_len: 2048,
         load: Duration::from_millis(412),
         address: "127.0.0.1:8000".parse().unwrap(),
+        tls: false,
+        internal: None,
     }
 }
 
@@ -26,6 +28,7 @@ fn issuer(name: &str) -> IssuerSummary {
         audiences: vec!["mixgate".to_owned()],
         algorithms: vec!["EdDSA".to_owned()],
         keys: 1,
+        keys_url: None,
     }
 }
 
@@ -55,6 +58,9 @@ fn the_screen_has_at_most_twelve_lines_however_many_issuers_there_are() {
         let screen = facts.screen();
         assert!(screen.lines().count() <= 12, "{screen}");
         assert_eq!(screen.contains("more issuers"), count > 6, "{screen}");
+        facts.internal = Some("127.0.0.1:9090".parse().unwrap());
+        let screen = facts.screen();
+        assert!(screen.lines().count() <= 12, "{screen}");
         facts.caution = Some("computes nothing".to_owned());
         let screen = facts.screen();
         assert!(screen.lines().count() <= 12, "{screen}");
@@ -175,4 +181,20 @@ fn a_state_folder_of_its_own_is_part_of_the_command() {
         command,
         "/opt/mixgate token mint --state-dir '/var/lib/mix gate'"
     );
+}
+
+#[test]
+fn tls_and_the_internal_port_are_told() {
+    let facts = Facts {
+        tls: true,
+        internal: Some("127.0.0.1:9090".parse().unwrap()),
+        ..facts()
+    };
+    let screen = facts.screen();
+    assert!(screen.contains("\n  internal  http://127.0.0.1:9090  ·  probes, metrics, admin\n"));
+    assert!(screen.contains(" at https://127.0.0.1:8000\n"), "{screen}");
+    assert!(screen.contains("curl -N https://127.0.0.1:8000/v1/chat/completions "));
+    let line: serde_json::Value = serde_json::from_str(&facts.json_line()).unwrap();
+    assert_eq!(line["url"], "https://127.0.0.1:8000");
+    assert_eq!(line["internal_url"], "http://127.0.0.1:9090");
 }

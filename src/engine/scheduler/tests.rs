@@ -181,7 +181,7 @@ fn ending_a_sequence_frees_its_blocks_wherever_it_is() {
     let stats = scheduler.stats();
     assert_eq!(
         (stats.kv_blocks_used, stats.finished_total),
-        (0, [1, 0, 1, 0, 0, 0])
+        (0, [1, 0, 1, 0, 0, 0, 0])
     );
     scheduler.check().unwrap();
 }

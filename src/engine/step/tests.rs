@@ -1,4 +1,5 @@
 mod admission;
+mod budgets;
 mod ends;
 mod failures;
 mod prefix;
@@ -169,7 +170,7 @@ fn a_cache_that_holds_one_sequence_serves_five() {
     let mut bench = Bench::new(4, 4, &config(64, 8));
     assert_eq!(bench.engine.max_model_len(), 16);
     assert_eq!(bench.run(&requests), expected);
-    assert_eq!(bench.engine.stats().finished_total, [0, 5, 0, 0, 0, 0]);
+    assert_eq!(bench.engine.stats().finished_total, [0, 5, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(in crate::server) struct Answer<D> {
     cached_tokens: usize,
     /// Longest time that the request may take.
     longest: Option<Duration>,
+    /// A completion was cut short because a budget was spent.
+    budget_spent: bool,
 }
 
 impl<D: Decoder> Answer<D> {
@@ -86,6 +88,7 @@ impl<D: Decoder> Answer<D> {
             prompt_tokens,
             cached_tokens: 0,
             longest: None,
+            budget_spent: false,
         }
     }
 
@@ -120,6 +123,11 @@ impl<D: Decoder> Answer<D> {
             _ if completion.text.is_none() => Finish::Stop,
             FinishReason::Stop => Finish::Stop,
             FinishReason::Length => Finish::Length,
+            // What was paid for is delivered; the others go on. What the request hears of it comes at its end.
+            FinishReason::BudgetSpent => {
+                self.budget_spent = true;
+                Finish::Length
+            }
             // We are still listening, so it was not us who went away: the engine gave up on it.
             FinishReason::Cancelled | FinishReason::Aborted => {
                 return Change::Failed(ApiError::engine_failed());
@@ -131,6 +139,11 @@ impl<D: Decoder> Answer<D> {
         };
         self.cached_tokens += usage.cached_tokens;
         completion.end(index, finish, usage.completion_tokens)
+    }
+
+    /// What is to be said when all is delivered, if a budget that was spent has cut it short.
+    pub(in crate::server) fn shortfall(&self) -> Option<ApiError> {
+        self.budget_spent.then(ApiError::budget_spent)
     }
 
     /// Whether every completion has ended, for the engine too.

@@ -49,7 +49,7 @@ pub(super) async fn complete(
     let mut chat = ChatRequest::parse(&body, &app.model)?;
     drop(body);
     let size = Size::of(&chat, app)?;
-    let identity = permit.identity().clone();
+    let (identity, sheet) = (permit.identity().clone(), permit.sheet().clone());
     let longest = permit.share().deadline;
     // Before the prompt is made: what waits is bounded, and so is the work done for nothing.
     let place = match app.engine.reserve(permit, chat.n, size.tokens) {
@@ -62,7 +62,12 @@ pub(super) async fn complete(
 
     let (stream, stops) = (chat.stream, std::mem::take(&mut chat.stop));
     let (options, n, prompt_tokens) = (chat.stream_options, chat.n, prompt.len());
+    let explicit = chat.max_tokens.is_some();
     let request = request::engine_request(chat, prompt, &app.model)?;
+    place
+        .permit()
+        .reserve(prompt_tokens, n, request.until.max_tokens, explicit)
+        .map_err(|denied| refused(&shared, denied))?;
     let asked = Asked {
         prompt_tokens,
         n,
@@ -74,7 +79,7 @@ pub(super) async fn complete(
 
     let decoders = (0..n).map(|_| app.text.detokenizer());
     let answer = Answer::new(decoders, &stops, prompt_tokens).within(longest);
-    let record = Record::begin(&shared, in_flight, &arrival, &identity, &asked);
+    let record = Record::begin(&shared, in_flight, &arrival, &identity, &asked, sheet);
     let envelope = Envelope {
         id: random_id("chatcmpl-"),
         created: app.clock.unix_seconds(),

@@ -1,11 +1,12 @@
-//! What remains of a request when it is over: one log line and its latencies. Written on drop, so that a client that
-//! vanishes leaves one too. Never text, never a token.
+//! What remains of a request when it is over: one log line, its latencies and its row in the ledger. Written on drop, so
+//! that a client that vanishes leaves them too. Never text, never a token.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::auth::Identity;
+use crate::auth::{Credential, Identity};
 use crate::engine::{Event, Usage};
+use crate::ledger::{OpenRequest, RequestEnd, RequestRecord, Sheet};
 use crate::server::ApiError;
 use crate::server::app::Shared;
 use crate::server::in_flight::InFlightGuard;
@@ -27,6 +28,7 @@ pub(in crate::server) struct Record {
     max_tokens: usize,
     status: u16,
     finish: &'static str,
+    row: Option<OpenRequest>,
     _in_flight: Option<InFlightGuard>,
 }
 
@@ -37,8 +39,10 @@ impl Record {
         arrival: &Arrival,
         caller: &Identity,
         asked: &Asked,
+        sheet: Arc<Sheet>,
     ) -> Self {
         arrival.take_log_line();
+        let row = row(shared, arrival, caller, asked);
         Self {
             shared: Some(shared.clone()),
             request_id: arrival.id.clone(),
@@ -54,6 +58,7 @@ impl Record {
             // What stands here if nobody reports an end: the client has gone.
             status: CLIENT_GONE,
             finish: "client_gone",
+            row: Some(shared.app.ledger.begin(row, sheet)),
             _in_flight: Some(in_flight),
         }
     }
@@ -72,6 +77,7 @@ impl Record {
             max_tokens: 0,
             status: CLIENT_GONE,
             finish: "",
+            row: None,
             _in_flight: None,
         }
     }
@@ -123,6 +129,18 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
+        let total_ms = self.arrived.elapsed().as_millis() as u64;
+        let ttft_ms = self
+            .time_to_first_token
+            .map(|after| after.as_millis() as u64);
+        if let Some(row) = self.row.take() {
+            row.ended(RequestEnd {
+                reason: self.finish,
+                status: self.status,
+                ttft_ms,
+                total_ms,
+            });
+        }
         let n = self.latest.len();
         shared.metrics.request(self.usage, n, self.max_tokens);
         tracing::info!(
@@ -133,13 +151,36 @@ impl Drop for Record {
             prompt_tokens = self.usage.prompt_tokens,
             cached_tokens = self.usage.cached_tokens,
             completion_tokens = self.usage.completion_tokens,
-            ttft_ms = self
-                .time_to_first_token
-                .map(|after| after.as_millis() as u64),
-            total_ms = self.arrived.elapsed().as_millis() as u64,
+            ttft_ms,
+            total_ms,
             finish = self.finish,
             "request finished"
         );
+    }
+}
+
+/// What is known of the request now. Its tokens are counted by the engine, on the sheet.
+fn row(shared: &Shared, arrival: &Arrival, caller: &Identity, asked: &Asked) -> RequestRecord {
+    let started = shared
+        .app
+        .clock
+        .since_epoch()
+        .saturating_sub(arrival.at.elapsed());
+    let api_key = match caller.credential() {
+        Credential::ApiKey => caller.key_id().map(str::to_owned),
+        Credential::Token | Credential::Certificate => None,
+    };
+    RequestRecord {
+        id: arrival.id.to_string(),
+        issuer: caller.issuer().to_owned(),
+        subject: caller.subject().to_owned(),
+        tenant: caller.tenant().map(str::to_owned),
+        client: caller.client().map(str::to_owned),
+        credential: caller.credential().word(),
+        api_key,
+        model: shared.app.model.id.clone(),
+        prompt: asked.prompt_tokens as u64,
+        started_ms: started.as_millis() as u64,
     }
 }
 

@@ -44,6 +44,16 @@ impl ApiError {
         error.with(WWW_AUTHENTICATE, HeaderValue::from_static(REVOKED))
     }
 
+    /// A token budget was spent while the request ran: what there is of the answer has been sent.
+    pub(in crate::server) fn budget_spent() -> Self {
+        let message =
+            "Your token budget was spent while the request was running; its answer was cut short.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut error = Self::new(status, "insufficient_quota", message);
+        error.kind = "insufficient_quota";
+        error.with(SHOULD_RETRY, HeaderValue::from_static("false"))
+    }
+
     /// The queue has no place now, and will after `retry_after`.
     fn later(mut self, retry_after: Duration) -> Self {
         let millis = retry_after.as_nanos().div_ceil(1_000_000).max(1);

@@ -9,26 +9,50 @@ use prometheus::{Gauge, IntCounter, Opts};
 use super::VALID;
 use crate::engine::{FinishReason, Stats};
 
-/// Turns a snapshot of the engine into metrics at each scrape.
+/// Turns a snapshot, of the engine or the ledger, into metrics at each scrape.
 pub(super) struct EngineCollector {
-    pub(super) labels: HashMap<String, String>,
-    pub(super) families: Box<dyn Fn() -> Families + Send + Sync>,
+    /// Tells the registry that this is no other collector.
+    desc: Desc,
+    labels: HashMap<String, String>,
+    families: Box<dyn Fn() -> Families + Send + Sync>,
 }
 
 pub(super) type Families = Vec<Family>;
 
 /// One metric of the engine: name, help and a row per set of extra labels.
 pub(super) struct Family {
-    name: &'static str,
-    help: &'static str,
-    counts: bool,
-    rows: Vec<(Vec<(&'static str, String)>, f64)>,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) counts: bool,
+    pub(super) rows: Vec<(Vec<(&'static str, String)>, f64)>,
+}
+
+impl Family {
+    /// A number that goes up and down.
+    pub(super) fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self {
+            name,
+            help,
+            counts: false,
+            rows: vec![(Vec::new(), value)],
+        }
+    }
+
+    /// A number that only goes up.
+    pub(super) fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self {
+            name,
+            help,
+            counts: true,
+            rows: vec![(Vec::new(), value as f64)],
+        }
+    }
 }
 
 impl Collector for EngineCollector {
-    /// Described by what it collects: the registry only needs descriptions to find clashes of names.
+    /// One for all that it collects: the registry only needs it to find clashes of names.
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        vec![&self.desc]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -40,6 +64,20 @@ impl Collector for EngineCollector {
 }
 
 impl EngineCollector {
+    /// `name` is its own, not a metric's.
+    pub(super) fn new(
+        name: &str,
+        labels: HashMap<String, String>,
+        families: impl Fn() -> Families + Send + Sync + 'static,
+    ) -> Self {
+        let help = "Made at each scrape.".to_owned();
+        Self {
+            desc: Desc::new(name.to_owned(), help, Vec::new(), HashMap::new()).expect(VALID),
+            labels,
+            families: Box::new(families),
+        }
+    }
+
     fn family(&self, family: Family) -> MetricFamily {
         let mut rows = family.rows.into_iter().flat_map(|(labels, value)| {
             let mut opts = Opts::new(family.name, family.help).const_labels(self.labels.clone());
@@ -65,18 +103,7 @@ impl EngineCollector {
 }
 
 pub(super) fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
-    let gauge = |name, help, value: f64| Family {
-        name,
-        help,
-        counts: false,
-        rows: vec![(Vec::new(), value)],
-    };
-    let counter = |name, help, value: u64| Family {
-        name,
-        help,
-        counts: true,
-        rows: vec![(Vec::new(), value as f64)],
-    };
+    let (gauge, counter) = (Family::gauge, Family::counter);
     let used = if stats.kv_blocks == 0 {
         0.0
     } else {
@@ -84,12 +111,12 @@ pub(super) fn engine_families(stats: &Stats, max_model_len: usize) -> Families {
     };
     let kv_tokens = stats.kv_blocks * stats.block_size;
     let concurrency = kv_tokens as f64 / max_model_len.max(1) as f64;
-    let [stop, length, cancelled, aborted, late, revoked] = stats.finished_total;
+    let [stop, length, cancelled, aborted, late, revoked, spent] = stats.finished_total;
     // vLLM's words. "repetition" is one of its detectors, which is not ours; it stays at 0 for dashboards.
     let finished = [
         ("stop", stop),
         ("length", length),
-        ("abort", cancelled + late + revoked),
+        ("abort", cancelled + late + revoked + spent),
         ("error", aborted),
         ("repetition", 0),
     ];
@@ -214,5 +241,6 @@ fn word(reason: FinishReason) -> &'static str {
         FinishReason::Aborted => "aborted",
         FinishReason::DeadlineExceeded => "deadline_exceeded",
         FinishReason::Revoked => "revoked",
+        FinishReason::BudgetSpent => "budget_spent",
     }
 }

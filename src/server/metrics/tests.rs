@@ -35,7 +35,7 @@ fn the_engines_snapshot_appears_under_vllms_names() {
         prefix_evictions_total: 6,
         waiting_tokens: 900,
         subjects: 2,
-        finished_total: [1, 2, 3, 4, 5, 6],
+        finished_total: [1, 2, 3, 4, 5, 6, 7],
         ..Stats::default()
     });
     let labels = r#"engine="0",model_name="m""#;
@@ -46,9 +46,10 @@ fn the_engines_snapshot_appears_under_vllms_names() {
             format!("vllm:num_preemptions_total{{{labels}}} 7"),
             format!("vllm:prompt_tokens_total{{{labels}}} 11"),
             format!("vllm:generation_tokens_total{{{labels}}} 13"),
-            r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 14"#.to_owned(),
+            r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 21"#.to_owned(),
             r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="deadline_exceeded"} 5"#.to_owned(),
             r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="revoked"} 6"#.to_owned(),
+            r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="budget_spent"} 7"#.to_owned(),
             format!("vllm:prefix_cache_queries_total{{{labels}}} 40"),
             format!("vllm:prefix_cache_hits_total{{{labels}}} 32"),
             format!("vllm:prompt_tokens_cached_total{{{labels}}} 32"),

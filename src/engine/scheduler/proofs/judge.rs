@@ -225,6 +225,16 @@ impl Stage<'_> {
                 );
             }
         }
+        for id in &plan.preempted {
+            if let Some(guest) = self.guests.get_mut(id) {
+                guest.computed = 0;
+            }
+        }
+        for part in &plan.parts {
+            if let Some(guest) = self.guests.get_mut(&part.id) {
+                guest.computed = part.start + part.num_tokens;
+            }
+        }
         Ok(())
     }
 

@@ -161,6 +161,7 @@ fn reason() -> impl Strategy<Value = FinishReason> {
         Just(FinishReason::Stop),
         Just(FinishReason::Revoked),
         Just(FinishReason::DeadlineExceeded),
+        Just(FinishReason::BudgetSpent),
     ]
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Guest {
     pub(super) beginnings: Vec<Beginning>,
     /// Set once it has been in a step.
     pub(super) cached: Option<usize>,
+    /// Leading tokens that were computed for it and not taken away again.
+    pub(super) computed: usize,
 }
 
 /// What happened, counted from outside.
@@ -46,7 +48,7 @@ pub(super) struct Guest {
 pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) generated: u64,
-    pub(super) finished: [u64; 6],
+    pub(super) finished: [u64; 7],
     pub(super) preempted: u64,
     pub(super) hits: u64,
     pub(super) copies: u64,
@@ -162,6 +164,7 @@ impl<'a> Stage<'a> {
                 tokens: Vec::new(),
                 beginnings: Vec::new(),
                 cached: None,
+                computed: 0,
             };
             prompt.iter().for_each(|&token| guest.learn(token));
             let request = number;
@@ -223,9 +226,15 @@ impl<'a> Stage<'a> {
         let guest = self.guests.remove(&id);
         let guest = guest.ok_or_else(|| format!("{} ends twice", name(id)))?;
         let first = usize::from(id.index == 0);
+        let cached = guest.cached.unwrap_or(0);
+        // A prompt that was left behind counts as far as it was computed.
+        let prompt = match guest.tokens.len() > guest.prompt_len {
+            true => guest.prompt_len,
+            false => guest.computed.max(cached),
+        };
         let seen = Usage {
-            prompt_tokens: guest.prompt_len * first,
-            cached_tokens: guest.cached.unwrap_or(0) * first,
+            prompt_tokens: prompt * first,
+            cached_tokens: cached * first,
             completion_tokens: guest.tokens.len() - guest.prompt_len,
         };
         if usage != seen {

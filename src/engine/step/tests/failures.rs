@@ -53,7 +53,7 @@ fn a_step_that_fails_or_panics_fails_every_request_and_the_engine() {
             (stats.running, stats.waiting, stats.kv_blocks_used),
             (0, 0, 0)
         );
-        assert_eq!(stats.finished_total, [0, 0, 0, 3, 0, 0]);
+        assert_eq!(stats.finished_total, [0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(Arc::strong_count(&identity), 1, "the permit is still held");
         let refused = engine
             .submit(Permit::for_tests("late"), request(&[5], 1))

@@ -1,0 +1,6 @@
+mod files;
+mod kit;
+mod properties;
+mod requests;
+mod rights;
+mod usage;

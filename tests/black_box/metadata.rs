@@ -1,4 +1,5 @@
-use mixgate::server::{PublicUrl, ServerConfig};
+use mixgate::auth::Access;
+use mixgate::server::{PublicUrl, ServerConfig, routes};
 use serde_json::{Value, json};
 
 use super::harness::{House, Plan, raw_json, refusal, within};
@@ -59,13 +60,21 @@ async fn the_metadata_names_the_resource_its_scopes_and_the_keys() {
     let response = open(&house, RESOURCE).await;
     assert_eq!(response.headers()["content-type"], "application/json");
     assert_eq!(response.headers()["cache-control"], "public, max-age=3600");
+    let mut scopes: Vec<&str> = Vec::new();
+    for row in routes() {
+        match row.access {
+            Access::Scope(scope) if !scopes.contains(&scope) => scopes.push(scope),
+            _ => {}
+        }
+    }
+    assert!(scopes.contains(&"chat"), "{scopes:?}");
     assert_eq!(
         within(response.json::<Value>()).await.unwrap(),
         json!({
             "resource": "https://llm.example.com",
             "resource_name": "Mixgate",
             "bearer_methods_supported": ["header"],
-            "scopes_supported": ["chat", "models", "metrics"],
+            "scopes_supported": scopes,
             "jwks_uri": "https://llm.example.com/.well-known/jwks.json",
         })
     );

@@ -8,9 +8,12 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mixgate::auth::{Access, PRESETS, policy};
-use mixgate::config::TABLE;
-use mixgate::server::{Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes};
+use mixgate::auth::{Access, Gate, PRESETS, Policy, policy};
+use mixgate::clock::Clock;
+use mixgate::config::{Args, Config, TABLE};
+use mixgate::server::{
+    Doors, Handling, MESSAGE_FIELDS, REQUEST_FIELDS, WireField, routes, vocabulary,
+};
 
 #[test]
 fn the_api_page_has_every_route_and_field() {
@@ -26,6 +29,50 @@ fn the_configuration_page_has_every_setting() {
 fn the_policy_page_and_its_schema_have_every_key() {
     check("policy.md", &policy::reference());
     check("policy.schema.json", &policy::schema());
+}
+
+#[test]
+fn the_guides_configurations_are_taken_as_they_stand() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
+    let mut seen = 0;
+    for guide in fs::read_dir(folder).unwrap() {
+        let path = guide.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for block in blocks(&text, "toml") {
+            let home = tempfile::tempdir().unwrap();
+            let file = home.path().join("mixgate.toml");
+            fs::write(&file, block).unwrap();
+            let args = Args {
+                config: Some(file),
+                ..Args::default()
+            };
+            let config = Config::load(&args)
+                .unwrap_or_else(|error| panic!("{}: {error}\n{block}", path.display()));
+            if config.has_issuers() {
+                let gate = Gate::new(&config.auth.gate, None, Clock::system());
+                assert!(gate.is_ok(), "{}: {gate:?}\n{block}", path.display());
+            }
+            if block.contains("host = ") {
+                let exposed = config.check_exposure();
+                assert!(exposed.is_ok(), "{}: {exposed:?}", path.display());
+            }
+            seen += 1;
+        }
+        for block in blocks(&text, "toml policy") {
+            let judged = Policy::parse(block, &vocabulary());
+            assert!(judged.is_ok(), "{}: {judged:?}\n{block}", path.display());
+        }
+    }
+    assert!(seen >= 6, "{seen} configurations found");
+}
+
+/// The fenced blocks of a page in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{language}\n");
+    page.split(&*fence)
+        .skip(1)
+        .map(|rest| rest.split("\n```").next().unwrap())
+        .collect()
 }
 
 fn check(name: &str, wanted: &str) {
@@ -117,7 +164,7 @@ fn configuration() -> String {
             details
         );
     }
-    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + CREDENTIALS + POLICY
+    page + OPEN + PREFIXES + ISSUERS + &presets() + AFTER_PRESETS + CREDENTIALS + POLICY + AUDIT
 }
 
 const ENDS: &str = r#"
@@ -139,6 +186,43 @@ Without `max_tokens` a completion may take what the prompt leaves.
 The first two come before any work is done on the prompt, with `Retry-After` (whole seconds) and `retry-after-ms`: how
 long it takes until there is room, as the queue moved lately. The others are plain errors as long as nothing was sent;
 in a stream that has begun, the last event is the error, and no `[DONE]` follows.
+
+## Limits
+
+What a caller may use is limited by requests per minute, tokens per minute, sequences at the same time, and budgets of
+tokens per day and per month (UTC). Tokens are those of the prompt, cached ones included, and of all completions.
+
+Before a request waits for its turn, it reserves what it may use: the prompt and `n` times `max_tokens`, or, without
+`max_tokens`, the prompt and a first piece of each completion, and more as it grows. What it does not use goes back when
+it ends, however it ends. So a budget is never exceeded, not by one token, however many requests run at the same time.
+
+| status | `code` | what happened |
+|---|---|---|
+| 429 | `rate_limit_exceeded` | too many requests or tokens in a minute, or the caller's running requests have reserved the rest of a budget; with `Retry-After` and `retry-after-ms` |
+| 429 | `concurrency_limit_exceeded` | as many sequences as the caller may have; with `Retry-After: 1` |
+| 429 | `insufficient_quota` | a budget is spent, or the request is larger than what is left of it, or than a whole minute; `x-should-retry: false` |
+| 400 | `parameter_not_allowed` | `n` is more than the caller may ever have at the same time |
+| 503 | `overloaded` | the server counts the limits of as many callers as it can |
+
+If `max_tokens` is more than a budget covers, the request runs as far as the budget goes (or is refused, where the policy
+says so). A budget that runs out ends a completion with the last token that it covers:
+
+- A single body is a 200 with `finish_reason` `length` and exact `usage`.
+- A stream ends each completion with `finish_reason` `length`, tells `usage` whether or not it was asked to, and then
+  sends an error event with the code `insufficient_quota` instead of `[DONE]`.
+
+Limits of a minute apply to what starts: what runs is not cut short by them, but what it uses beyond the limit delays the
+caller's next requests. A request that is refused because of its tokens counts as a request all the same, since its
+prompt was read.
+
+Every answer to a limited caller, refusals included, says where it stands with its tightest limit of requests and of
+tokens, reservations included:
+
+| header | example |
+|---|---|
+| `x-ratelimit-limit-requests`, `x-ratelimit-limit-tokens` | `60` |
+| `x-ratelimit-remaining-requests`, `x-ratelimit-remaining-tokens` | `59` |
+| `x-ratelimit-reset-requests`, `x-ratelimit-reset-tokens`: until the limit is whole again | `20ms`, `1s`, `6m0s` |
 
 ## Cached prompts
 
@@ -356,4 +440,24 @@ const POLICY: &str = r#"
 
 Who may do what, and how much of it, follows from the verified token and the file that `policy_file` names
 ([policy.md](policy.md)); nothing in a request widens it. Without it, everybody may do what its token's scopes say.
+"#;
+
+const AUDIT: &str = r#"
+## The audit
+
+Each request that the gate judged leaves one line on the log target `mixgate::audit`, at level `info`: `decision` (`allow`
+or `deny`), `request_id`, `method`, `route` (the row of the route table), `address`, and of a known caller `issuer`,
+`subject`, `credential` (`token`, `api_key` or `certificate`), `key_id` and `rule`. A denial has `reason`, the `code` that
+the caller was told, and either `detail` or, for a token whose signature did not come out right, the `step` at which it
+failed: nothing of such a token is written. `log_level = "info,mixgate::audit=off"` turns the lines off.
+
+`subject` is a hash of issuer and subject in all logs, unless `audit_subjects = "clear"`. At most
+`audit_denials_per_second` denials are written in a second, those of known and of unknown callers counted apart; lines
+that were left out are counted in a line with `suppressed`.
+
+## The built-in issuer's keys
+
+`mixgate token rotate` puts a new key in the place of the one in `state_dir`, as the user whom the server runs as. The
+server signs nothing itself and takes up the change within a second. Tokens of the earlier key are taken for `--keep`
+(30 days if not said, the longest life of a token); with `--retire-now` none is. `mixgate token keys` lists them.
 "#;

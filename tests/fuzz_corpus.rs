@@ -14,12 +14,11 @@ mod entries;
 fn run<T>(target: &str, door: impl Fn(&[u8]) -> T) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let files = fs::read_dir(folder.join(target)).unwrap();
-    let mut count = 0;
-    for file in files {
-        door(&fs::read(file.unwrap().path()).unwrap());
-        count += 1;
+    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    for file in &files {
+        door(&fs::read(file).unwrap());
     }
-    count
+    files.len()
 }
 
 #[test]

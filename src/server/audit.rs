@@ -109,7 +109,7 @@ impl<'a> Entry<'a> {
         let credential = identity.map(|identity| identity.credential().word());
         let rule = self.caller.as_ref().and_then(|(_, rights)| rules(rights));
         let (subject, issuer) = (subject.as_deref(), issuer.as_deref());
-        let key_id = key_id.as_deref();
+        let (key_id, rule) = (key_id.as_deref(), rule.as_deref().map(escaped));
         let (rule, request_id) = (rule.as_deref(), &*self.request_id);
         let (method, route, address) = (self.method, self.route, self.address);
         match &self.denied {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::auth::Access;
 
 use super::app::Shared;
+use super::peer::{Door, Peer};
 use super::{ApiError, routes};
 
 /// Where the metadata is.
@@ -148,8 +149,12 @@ fn resource(shared: &Shared, parts: &Parts) -> Option<(PublicUrl, bool)> {
             field.to_str().ok()?
         }
     };
-    // Behind TLS the configured name is the right one; this one is for trying things on one machine.
-    PublicUrl::parse(&format!("http://{host}")).map(|url| (url, false))
+    // Behind somebody else's TLS only the configured name is right; this one is for trying things on one machine.
+    let scheme = match (&shared.config.tls, parts.extensions.get::<Peer>()) {
+        (Some(_), Some(peer)) if peer.door == Door::Public => "https",
+        _ => "http",
+    };
+    PublicUrl::parse(&format!("{scheme}://{host}")).map(|url| (url, false))
 }
 
 /// `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`, in lower case.

@@ -1,7 +1,8 @@
-use mixgate::server::{PublicUrl, ServerConfig};
+use mixgate::auth::Access;
+use mixgate::server::{PublicUrl, ServerConfig, routes};
 use serde_json::{Value, json};
 
-use super::harness::{House, Plan, raw_json, within};
+use super::harness::{House, Plan, raw_json, refusal, within};
 
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 const JWKS: &str = "/.well-known/jwks.json";
@@ -59,13 +60,21 @@ async fn the_metadata_names_the_resource_its_scopes_and_the_keys() {
     let response = open(&house, RESOURCE).await;
     assert_eq!(response.headers()["content-type"], "application/json");
     assert_eq!(response.headers()["cache-control"], "public, max-age=3600");
+    let mut scopes: Vec<&str> = Vec::new();
+    for row in routes() {
+        match row.access {
+            Access::Scope(scope) if !scopes.contains(&scope) => scopes.push(scope),
+            _ => {}
+        }
+    }
+    assert!(scopes.contains(&"chat"), "{scopes:?}");
     assert_eq!(
         within(response.json::<Value>()).await.unwrap(),
         json!({
             "resource": "https://llm.example.com",
             "resource_name": "Mixgate",
             "bearer_methods_supported": ["header"],
-            "scopes_supported": ["chat", "models", "metrics"],
+            "scopes_supported": scopes,
             "jwks_uri": "https://llm.example.com/.well-known/jwks.json",
         })
     );
@@ -133,4 +142,35 @@ async fn the_key_set_verifies_what_was_minted_here_and_holds_no_secret() {
         .unwrap()
         .claims;
     assert_eq!(claims["sub"], "ann");
+}
+
+/// A house that believes two issuers, one of which has a name that is no URL.
+async fn house_of_others() -> House {
+    let issuer = |name: &str| {
+        let entry = json!({
+            "issuer": name,
+            "audiences": ["a"],
+            "keys": [{"pem": include_str!("../../fuzz/keys/ed.pem")}],
+        });
+        serde_json::from_value(entry).unwrap()
+    };
+    House::with(Plan {
+        issuers: vec![issuer("https://idp.example/"), issuer("internal")],
+        ..Plan::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_others_make_the_tokens_they_are_named_and_there_are_no_keys() {
+    let house = house_of_others().await;
+    let about: Value = within(open(&house, RESOURCE).await.json()).await.unwrap();
+    assert_eq!(
+        about["authorization_servers"],
+        json!(["https://idp.example/"])
+    );
+    assert_eq!(about.get("jwks_uri"), None);
+    // Not a page of this server: like any unknown path, it asks for a token first.
+    let response = open(&house, JWKS).await;
+    assert_eq!(refusal(response).await.0, 401);
 }

@@ -93,7 +93,7 @@ impl OpenRoutes {
     ) -> Option<&'static Route> {
         let row = literal_row(&request.method, request.uri.path())?;
         let open = match (row.access, peer.door, row.doors) {
-            (Access::Public, ..) => true,
+            (Access::Public, door, doors) => doors.has(door, false),
             (_, Door::Internal, Doors::OpenInside) => true,
             (_, Door::Public, Doors::OpenInside) => {
                 self.routes.contains(&row.path) && self.is_exempt(peer, request, trusted)

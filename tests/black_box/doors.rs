@@ -46,7 +46,8 @@ fn spellings(path: &str) -> Vec<String> {
 
 fn is_open(row: &Route, method: &str, door_opens: bool) -> bool {
     let is_read = row.method == "GET" && ["GET", "HEAD"].contains(&method);
-    is_read && (row.access == Access::Public || door_opens && row.doors == Doors::OpenInside)
+    let public = row.access == Access::Public && (!door_opens || row.doors != Doors::Public);
+    is_read && (public || door_opens && row.doors == Doors::OpenInside)
 }
 
 /// Sends every method to every spelling of every row, without a token; only what must be open may not be a 401.

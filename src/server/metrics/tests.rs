@@ -46,7 +46,7 @@ fn the_engines_snapshot_appears_under_vllms_names() {
             format!("vllm:num_preemptions_total{{{labels}}} 7"),
             format!("vllm:prompt_tokens_total{{{labels}}} 11"),
             format!("vllm:generation_tokens_total{{{labels}}} 13"),
-            r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 21"#.to_owned(),
+            r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 29"#.to_owned(),
             r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="deadline_exceeded"} 5"#.to_owned(),
             r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="revoked"} 6"#.to_owned(),
             r#"mixgate_sequences_finished_total{engine="0",model_name="m",reason="budget_spent"} 7"#.to_owned(),

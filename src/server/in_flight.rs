@@ -21,9 +21,11 @@ impl InFlight {
     pub(super) async fn idle(&self, quiet: Duration) {
         let mut count = self.0.subscribe();
         loop {
-            self.empty().await;
+            // The sender lives in `self`, so neither wait can fail.
+            let _ = count.wait_for(|count| *count == 0).await;
             tokio::select! {
-                _ = count.wait_for(|count| *count > 0) => {}
+                // Not until it is more than 0: one that came and went between two looks counts too.
+                _ = count.changed() => {}
                 () = sleep(quiet) => return,
             }
         }
@@ -65,6 +67,20 @@ mod tests {
         };
         tokio::join!(in_flight.idle(quiet), ends);
         assert_eq!(began.elapsed(), Duration::from_secs(9 + 60 + 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_and_goes_at_once_starts_the_quiet_period_anew() {
+        let in_flight = InFlight::default();
+        let began = tokio::time::Instant::now();
+        let visits = async {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(9)).await;
+                drop(in_flight.enter());
+            }
+        };
+        tokio::join!(in_flight.idle(Duration::from_secs(10)), visits);
+        assert_eq!(began.elapsed(), Duration::from_secs(90 + 10));
     }
 
     #[test]

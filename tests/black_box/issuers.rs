@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::harness::{House, PATIENCE, Plan, logs, refusal, within};
 use super::idp::{AUDIENCE, Idp, Mood, Signer};
+use super::wire::Authority;
 
 async fn house(issuers: Vec<IssuerConfig>) -> House {
     House::with(Plan {
@@ -438,6 +439,66 @@ async fn all_that_fails_before_a_good_signature_is_answered_alike() {
         "{answers:#?}"
     );
     assert_eq!(answers[0].0, 401);
+}
+
+#[tokio::test]
+async fn keys_over_https_are_taken_from_whom_the_named_authority_vouches_for_and_nobody_else() {
+    let (root, other) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = |name: &str, authority: &Authority| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, authority.pem()).unwrap();
+        json!({"ca_file": path, "allow_http_loopback": false})
+    };
+    let trusting = ca_file("root.pem", &root);
+    let system = json!({"allow_http_loopback": false});
+    for (what, pair, fields, expected) in [
+        (
+            "all is well",
+            root.issue("localhost", 2050),
+            &trusting,
+            "200",
+        ),
+        (
+            "the system knows no such root",
+            root.issue("localhost", 2050),
+            &system,
+            "auth_unavailable",
+        ),
+        (
+            "another root",
+            other.issue("localhost", 2050),
+            &trusting,
+            "auth_unavailable",
+        ),
+        (
+            "another name",
+            root.issue("idp.example", 2050),
+            &trusting,
+            "auth_unavailable",
+        ),
+        (
+            "expired",
+            root.issue("localhost", 2021),
+            &trusting,
+            "auth_unavailable",
+        ),
+    ] {
+        for by_url in [false, true] {
+            let idp = Idp::start_secure(&pair.certificate, &pair.key).await;
+            let mut config = idp.config(fields.clone());
+            if by_url {
+                config.discovery = None;
+                config.jwks_url = Some(idp.url("/keys"));
+            }
+            let house = house(vec![config]).await;
+            assert_eq!(code(&house, &idp.token()).await, expected, "{what}");
+            let asked = usize::from(expected == "200");
+            assert_eq!(idp.key_fetches(), asked, "{what}");
+            let status = if asked == 1 { 200 } else { 503 };
+            assert_eq!(ready(&house).await.0, status, "{what}");
+        }
+    }
 }
 
 #[tokio::test]

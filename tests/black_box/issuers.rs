@@ -8,6 +8,7 @@ use mixgate::auth::IssuerConfig;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::common::{LEAK_CHECK, said_by_a_server};
 use super::harness::{House, PATIENCE, Plan, logs, refusal, within};
 use super::idp::{AUDIENCE, Idp, Mood, Signer};
 use super::wire::Authority;
@@ -589,6 +590,7 @@ async fn mixgate(idp: &Idp, args: &'static [&str], stdin: String) -> (bool, Stri
             .arg("--config")
             .arg(&path)
             .env("MIXGATE_STATE_DIR", folder.path())
+            .env_remove(LEAK_CHECK)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -598,7 +600,9 @@ async fn mixgate(idp: &Idp, args: &'static [&str], stdin: String) -> (bool, Stri
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(said).unwrap())
+        let said = String::from_utf8(said).unwrap();
+        said_by_a_server(&said);
+        (output.status.success(), said)
     });
     within(run).await.unwrap()
 }

@@ -24,6 +24,8 @@ use tokio_rustls::server::TlsStream;
 use self::pki_types::pem::PemObject as _;
 use self::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::common::secret;
+
 pub const AUDIENCE: &str = "https://api.example/v1";
 
 /// How the provider feels, which is how it answers.
@@ -239,7 +241,7 @@ impl Signer {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let input = format!("{}.{}", encode(&header), encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes()));
-        format!("{input}.{signature}")
+        secret(format!("{input}.{signature}"))
     }
 }
 

@@ -22,15 +22,17 @@ use aws_lc_rs::signature::{
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt as _;
 use mixgate::auth::{
     Access, AuthConfig, BuiltinIssuer, Caller, Gate, IssuerConfig, KeyConfig, MintRequest,
+    NewApiKey, revocation,
 };
 use mixgate::clock::Clock;
 use mixgate::engine::null::{NullModel, NullName, RealPace};
 use mixgate::engine::{Capacity, Engine, EngineConfig};
-use mixgate::ledger::Ledger;
+use mixgate::ledger::{Ledger, RevokedName};
 use mixgate::server::{App, ModelCard, SamplingDefaults, Server, ServerConfig};
 use mixgate::text::{TextFiles, TextModel};
 use serde_json::json;
@@ -74,6 +76,63 @@ fn verify(criterion: &mut Criterion) {
     for (name, token) in [("garbage", "x".repeat(800)), ("opaque", "x".repeat(32))] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| pair.gate.verify(black_box(token.as_bytes())));
+        });
+    }
+    group.finish();
+}
+
+/// API keys, and what it costs that credentials can be revoked: among as many keys and revocations as a busy year leaves.
+fn kept(criterion: &mut Criterion) {
+    let ledger = Ledger::in_memory();
+    let mut keys = (0..1_000).map(|number| {
+        let key = NewApiKey {
+            subject: format!("robot-{number}"),
+            scopes: "chat models".to_owned(),
+            ..NewApiKey::default()
+        };
+        let (key, record) = key.make(NOW - 60).expect("the names are plain");
+        ledger.put_api_key(&record).expect("memory takes it");
+        key
+    });
+    let key = keys.next().expect("there are keys");
+    keys.for_each(drop);
+    let (_, Pair { gate, token, .. }) = &pairs()[0];
+    let identity = gate.verify(token.as_bytes()).expect("it is good");
+    let mut group = criterion.benchmark_group("kept");
+    group
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .sample_size(30);
+    let check = |name: &str, group: &mut BenchmarkGroup<'_, WallTime>| {
+        gate.reload(&ledger).expect("memory is read");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| gate.revoked().check(black_box(&identity)));
+        });
+    };
+    check("nothing-revoked", &mut group);
+    for number in 0..1_000 {
+        for what in [
+            RevokedName::Token(format!("token-{number}")),
+            RevokedName::Subject(format!("subject-{number}")),
+        ] {
+            let record = revocation(what, ISSUER, None, NOW).expect("the names are plain");
+            ledger.revoke(&record).expect("memory takes it");
+        }
+    }
+    check("2000-revoked", &mut group);
+    let mut headers = HeaderMap::new();
+    let mut add = |credential: &str| {
+        let value = HeaderValue::from_str(&format!("Bearer {credential}"));
+        headers.insert("authorization", value.expect("a credential is plain"));
+        headers.clone()
+    };
+    for (name, headers) in [("api-key", add(key.expose())), ("token-HS256", add(token))] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let caller = Caller::local(black_box(&headers));
+                let identity = gate.authenticate(caller).now_or_never();
+                identity.expect("keys are at hand").expect("it is good")
+            });
         });
     }
     group.finish();
@@ -355,5 +414,5 @@ fn pem(key: &impl AsDer<PublicKeyX509Der<'static>>) -> String {
     )
 }
 
-criterion_group!(benches, verify, request);
+criterion_group!(benches, verify, kept, request);
 criterion_main!(benches);

@@ -2,14 +2,17 @@
 //! must hold of any answer.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::{LazyLock, OnceLock};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
-use jsonwebtoken::{Algorithm, EncodingKey};
-use mixgate::auth::{AuthConfig, Caller, Denied, Gate, Identity, IssuerConfig, KeyConfig, Reason};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
+use mixgate::auth::{
+    AuthConfig, Caller, Denied, Gate, Identity, IssuerConfig, KeyConfig, Policy, Reason, Vocabulary,
+};
 use mixgate::clock::Clock;
 use mixgate::server::PublicUrl;
 use serde_json::json;
@@ -77,6 +80,87 @@ pub fn jwk(data: &[u8]) {
         Ok(gate) => assert!(gate.verify(FOREIGN.as_bytes()).is_err()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+/// A whole JWK set, as an issuer may publish it.
+pub fn jwks(data: &[u8]) {
+    let Some((names, algorithms)) = mixgate::fuzz::key_set(data) else {
+        return;
+    };
+    assert!(names.len() <= 100);
+    let twin = |index: usize| names[..index].contains(&names[index]);
+    assert!(!(0..names.len()).any(twin), "one key for each name");
+    assert!(!algorithms.is_empty(), "the keys serve something");
+    let secret = |it: &Algorithm| it.family() == AlgorithmFamily::Hmac;
+    assert!(
+        !algorithms.iter().any(secret),
+        "what is published is no secret"
+    );
+}
+
+/// A policy file, and one caller from two places.
+pub fn policy(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let policy = match Policy::parse(text, &VOCABULARY) {
+        Ok(policy) => policy,
+        Err(faults) => {
+            assert!(!faults.is_empty());
+            for fault in faults {
+                let lines = text.matches('\n').count() + 1;
+                assert!((1..=lines).contains(&fault.line), "{fault:?}");
+                assert!(!fault.message.is_empty() && !fault.to_string().is_empty());
+            }
+            return;
+        }
+    };
+    for address in ["10.20.1.2", "2001:db8::9"] {
+        let address = address.parse().expect("it is an address");
+        let decision = policy.decide(&ANN, address);
+        for grant in decision.grants() {
+            assert!(policy.rule_names().any(|name| name == grant.rule()));
+            assert!(!grant.right().is_empty() && grant.amount() != Some(String::new()));
+        }
+        match decision.rights() {
+            Ok(rights) => {
+                assert!(policy.allows_address(address) && !rights.rules.is_empty());
+                let known = |name| policy.rule_names().any(|it| it == name);
+                assert!(rights.rules.iter().all(|name| known(&**name)));
+            }
+            Err(denied) => assert_eq!(denied.status(), 403, "{denied}"),
+        }
+    }
+}
+
+/// The lists that proxies have written, one on each line.
+pub fn forwarded(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|&byte| byte == b'\n').take(20) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append("x-forwarded-for", value);
+        }
+    }
+    let stranger = "203.0.113.9".parse().expect("it is an address");
+    let proxy = "10.0.0.1".parse().expect("it is an address");
+    let trusted = ["10.0.0.0/8", "fd00::/8"];
+    let walk = |socket, headers: &HeaderMap| mixgate::fuzz::caller(socket, headers, &trusted);
+    assert_eq!(walk(stranger, &headers), stranger, "nobody believes it");
+    let caller: IpAddr = walk(proxy, &headers);
+    assert_eq!(caller, caller.to_canonical());
+    let is_trusted = match caller {
+        IpAddr::V4(address) => address.octets()[0] == 10,
+        IpAddr::V6(address) => address.octets()[0] == 0xfd,
+    };
+    // What a caller writes itself stands to the left of all that was seen.
+    let mut forged = HeaderMap::new();
+    for value in ["127.0.0.1", "192.0.2.1, 10.0.0.2"] {
+        forged.append("x-forwarded-for", HeaderValue::from_static(value));
+    }
+    for value in headers.get_all("x-forwarded-for") {
+        forged.append("x-forwarded-for", value.clone());
+    }
+    assert!(is_trusted || walk(proxy, &forged) == caller);
 }
 
 /// The body of a chat request.
@@ -150,6 +234,22 @@ pub static GATE: LazyLock<Gate> = LazyLock::new(|| {
         ..AuthConfig::default()
     };
     Gate::new(&config, None, Clock::manual(NOW).0).expect("the configuration is good")
+});
+
+/// Whom the policies judge: what a provider says of somebody with roles, a tenant and a client.
+static ANN: LazyLock<Identity> = LazyLock::new(|| {
+    let token = include_bytes!("corpus/token/keycloak");
+    GATE.verify(token).expect("the token is good")
+});
+
+/// The names that the policies may use.
+pub static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
+    let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Vocabulary {
+        issuers: all(&[ISSUER]),
+        routes: all(&["chat", "metrics", "models"]),
+        fields: all(&["logit_bias", "seed", "tools"]),
+    }
 });
 
 static SIGNER: LazyLock<EncodingKey> = LazyLock::new(|| EncodingKey::from_secret(SECRET));

@@ -27,6 +27,9 @@ fn no_file_of_the_corpus_breaks_anything() {
     assert!(run("credential", entries::credential) > 5);
     assert!(run("claims", entries::claims) > 10);
     assert!(run("jwk", entries::jwk) > 10);
+    assert!(run("jwks", entries::jwks) > 10);
+    assert!(run("policy", entries::policy) > 8);
+    assert!(run("forwarded", entries::forwarded) > 8);
     assert!(run("wire", entries::wire) > 10);
     assert!(run("host", entries::host) > 5);
 }
@@ -58,5 +61,21 @@ fn the_corpus_begins_with_what_is_accepted() {
             mixgate::fuzz::chat_request(&read(&format!("wire/{name}"))),
             "{name}"
         );
+    }
+    for name in ["all", "auth0", "entra", "keycloak", "no-names", "twins"] {
+        let keys = mixgate::fuzz::key_set(&read(&format!("jwks/{name}")));
+        assert!(keys.is_some(), "{name}");
+    }
+    for name in [
+        "everybody",
+        "example",
+        "matches",
+        "nobody",
+        "one-vm",
+        "readme",
+    ] {
+        let text = String::from_utf8(read(&format!("policy/{name}"))).unwrap();
+        let policy = mixgate::auth::Policy::parse(&text, &entries::VOCABULARY);
+        assert!(policy.is_ok(), "{name}: {policy:?}");
     }
 }

@@ -1,9 +1,13 @@
 """Asks a running Mixgate through the unmodified `openai` package and checks what a user would rely on.
 
-    python check.py http://127.0.0.1:8000 TOKEN
+    TOKEN=… EXPIRED=… API_KEY=… POOR=… python check.py http://127.0.0.1:8000
+
+Of one caller a good token and one that has expired by now, an API key of `robot`, and a token of somebody with 60 tokens a
+day. `run` makes them all.
 """
 
 import asyncio
+import os
 import sys
 import time
 
@@ -12,8 +16,8 @@ import openai
 QUESTION = [{"role": "user", "content": "When do I sow carrots in a cold climate?"}]
 
 
-def main(url: str, token: str) -> None:
-    base = url + "/v1"
+def main(url: str) -> None:
+    base, token = url + "/v1", os.environ["TOKEN"]
     client = openai.OpenAI(base_url=base, api_key=token, max_retries=0)
 
     models = [model.id for model in client.models.list()]
@@ -64,6 +68,10 @@ def main(url: str, token: str) -> None:
 
     asyncio.run(concurrently(base, token, answer))
     usage_is_what_was_said(base, token, whole.usage)
+    headers_say_what_is_left(base, token)
+    an_api_key_is_as_good_as_a_token(base, os.environ["API_KEY"], answer)
+    a_spent_budget_is_not_tried_again(base, os.environ["POOR"])
+    an_expired_token_is_replaced(base, os.environ["EXPIRED"], token)
     print(f"openai {openai.__version__}: all well; {answer!r}")
 
 
@@ -85,6 +93,65 @@ def usage_is_what_was_said(base: str, token: str, said) -> None:
     assert sum(result.num_model_requests for result in results) >= 1, results
     expect_bad = lambda: client.admin.organization.usage.completions(start_time=1, bucket_width="2d")
     expect(openai.BadRequestError, "invalid_value", expect_bad)
+
+
+def headers_say_what_is_left(base: str, token: str) -> None:
+    client = openai.OpenAI(base_url=base, api_key=token, max_retries=0)
+    raw = client.chat.completions.with_raw_response.create(model="seedling", messages=QUESTION, max_completion_tokens=5)
+    assert raw.parse().usage.completion_tokens <= 5
+    number = lambda name: int(raw.headers[f"x-ratelimit-{name}"])
+    assert (number("limit-requests"), number("limit-tokens")) == (120, 1_000_000), raw.headers
+    # Two requests come back in each second, and this has taken less; tokens come back faster.
+    assert 0 < number("remaining-requests") < 120 and 0 < number("remaining-tokens") <= 1_000_000, raw.headers
+    assert {"x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"} <= set(raw.headers), raw.headers
+
+
+def an_api_key_is_as_good_as_a_token(base: str, key: str, answer: str) -> None:
+    assert key.startswith("mg_")
+    assert ask(base, key, temperature=0).choices[0].message.content == answer
+    expect(openai.AuthenticationError, "invalid_api_key", lambda: ask(base, key[:-4] + "AAAA"))
+    no_scope = lambda: openai.OpenAI(base_url=base, api_key=key, admin_api_key=key, max_retries=0).admin.organization.usage
+    expect(openai.PermissionDeniedError, "insufficient_scope", lambda: no_scope().completions(start_time=1))
+
+
+def a_spent_budget_is_not_tried_again(base: str, token: str) -> None:
+    answers = []
+    http = openai.DefaultHttpxClient(event_hooks={"response": [answers.append]})
+    client = openai.OpenAI(base_url=base, api_key=token, max_retries=5, http_client=http)
+    for _ in range(10):
+        sent = len(answers)
+        try:
+            client.chat.completions.create(model="seedling", messages=QUESTION)
+        except openai.RateLimitError as error:
+            assert (error.code, error.type) == ("insufficient_quota", "insufficient_quota"), error.body
+            assert len(answers) == sent + 1, "it was tried again"
+            assert answers[-1].headers["x-should-retry"] == "false", answers[-1].headers
+            return
+    raise AssertionError("the budget was never spent")
+
+
+def an_expired_token_is_replaced(base: str, expired: str, good: str) -> None:
+    """A client whose key is a function asks it anew before each try: the first token is refused, the second serves."""
+    answers, given = [], []
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            openai.OpenAI(base_url=base, api_key=expired, max_retries=0).models.list()
+        except openai.AuthenticationError as error:
+            assert error.code == "token_expired", error.body
+            break
+        assert time.monotonic() < deadline, "the token never expires"
+        time.sleep(0.5)
+
+    def key() -> str:
+        given.append(good if given else expired)
+        return given[-1]
+
+    http = openai.DefaultHttpxClient(event_hooks={"response": [answers.append]})
+    client = openai.OpenAI(base_url=base, api_key=key, max_retries=1, http_client=http)
+    assert client.chat.completions.create(model="seedling", messages=QUESTION, max_completion_tokens=5).usage
+    assert (given, [it.status_code for it in answers]) == ([expired, good], [401, 200]), answers
+    assert answers[0].headers["x-should-retry"] == "true" and answers[0].headers["retry-after-ms"], answers[0].headers
 
 
 def ask(base: str, token: str, **fields):

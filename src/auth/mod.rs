@@ -53,6 +53,8 @@ pub use gate::{Gate, KeyMonitor};
 pub use identity::{Credential, Identity, IdentityKey};
 pub use issuer::builtin::{BuiltinError, BuiltinIssuer, IssuerKey};
 pub use issuer::jwks::KeyStats;
+#[doc(hidden)]
+pub use issuer::jwks::fuzz_key_set;
 pub use issuer::mint::{MintError, MintRequest};
 pub use issuer::{IssuerSummary, PRESETS, Preset, PresetFacts};
 pub use limits::{Charge, Limit, Limits, Measure, Per, RateLimits, Standing};

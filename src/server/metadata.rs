@@ -168,7 +168,10 @@ fn is_plain_host(text: &str) -> bool {
             && port.bytes().all(|byte| byte.is_ascii_digit())
             && port.parse::<u16>().is_ok()
     };
-    let is_address = |inner: &str| inner.parse::<std::net::Ipv6Addr>().is_ok();
+    let is_address = |inner: &str| {
+        let is_lower = !inner.bytes().any(|byte| byte.is_ascii_uppercase());
+        is_lower && inner.parse::<std::net::Ipv6Addr>().is_ok()
+    };
     let is_name = |name: &str| {
         let is_label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -238,6 +241,7 @@ mod tests {
             "https://a:80:80",
             "https://[::1",
             "https://[nonsense]",
+            "https://[2001:DB8::1]",
             "https://::1",
             "https://ä.example",
         ] {

@@ -55,6 +55,8 @@ pub use listener::{
 };
 pub use metadata::PublicUrl;
 pub use open::{OpenError, OpenRoutes};
+#[doc(hidden)]
+pub use proxies::fuzz_caller;
 
 use app::Shared;
 use peer::Door;

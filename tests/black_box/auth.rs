@@ -2,6 +2,7 @@ use mixgate::auth::Access;
 use mixgate::server::routes;
 use reqwest::{Method, StatusCode};
 
+use super::common::forged;
 use super::harness::{House, error_of, raw_json, refusal, within};
 
 async fn send(house: &House, method: &str, path: &str, token: Option<&str>) -> reqwest::Response {
@@ -102,8 +103,7 @@ async fn a_token_without_the_rows_scope_is_403() {
 async fn a_bad_token_is_401_with_its_challenge() {
     let house = House::open().await;
     let token = house.token();
-    let (head, signature) = token.rsplit_once('.').unwrap();
-    let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
+    let forged = forged(&token);
     let response = send(&house, "GET", "/v1/models", Some(&forged)).await;
     assert!(
         response.headers()["www-authenticate"]

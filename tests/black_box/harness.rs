@@ -368,12 +368,15 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
 }
 
 pub fn chat_body(fields: Value) -> Value {
-    // What is asked is as secret as who asks.
-    let question = secret("When do I sow carrots?".to_owned());
+    let question = "When do I sow carrots?";
     let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": question}]});
     body.as_object_mut()
         .unwrap()
         .extend(fields.as_object().unwrap().clone());
+    // What is asked is as secret as who asks.
+    for message in body["messages"].as_array().into_iter().flatten() {
+        message["content"].as_str().map(str::to_owned).map(secret);
+    }
     body
 }
 

@@ -8,8 +8,10 @@ use mixgate::auth::IssuerConfig;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::common::{LEAK_CHECK, said_by_a_server};
 use super::harness::{House, PATIENCE, Plan, logs, refusal, within};
 use super::idp::{AUDIENCE, Idp, Mood, Signer};
+use super::wire::Authority;
 
 async fn house(issuers: Vec<IssuerConfig>) -> House {
     House::with(Plan {
@@ -441,6 +443,66 @@ async fn all_that_fails_before_a_good_signature_is_answered_alike() {
 }
 
 #[tokio::test]
+async fn keys_over_https_are_taken_from_whom_the_named_authority_vouches_for_and_nobody_else() {
+    let (root, other) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = |name: &str, authority: &Authority| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, authority.pem()).unwrap();
+        json!({"ca_file": path, "allow_http_loopback": false})
+    };
+    let trusting = ca_file("root.pem", &root);
+    let system = json!({"allow_http_loopback": false});
+    for (what, pair, fields, expected) in [
+        (
+            "all is well",
+            root.issue("localhost", 2050),
+            &trusting,
+            "200",
+        ),
+        (
+            "the system knows no such root",
+            root.issue("localhost", 2050),
+            &system,
+            "auth_unavailable",
+        ),
+        (
+            "another root",
+            other.issue("localhost", 2050),
+            &trusting,
+            "auth_unavailable",
+        ),
+        (
+            "another name",
+            root.issue("idp.example", 2050),
+            &trusting,
+            "auth_unavailable",
+        ),
+        (
+            "expired",
+            root.issue("localhost", 2021),
+            &trusting,
+            "auth_unavailable",
+        ),
+    ] {
+        for by_url in [false, true] {
+            let idp = Idp::start_secure(&pair.certificate, &pair.key).await;
+            let mut config = idp.config(fields.clone());
+            if by_url {
+                config.discovery = None;
+                config.jwks_url = Some(idp.url("/keys"));
+            }
+            let house = house(vec![config]).await;
+            assert_eq!(code(&house, &idp.token()).await, expected, "{what}");
+            let asked = usize::from(expected == "200");
+            assert_eq!(idp.key_fetches(), asked, "{what}");
+            let status = if asked == 1 { 200 } else { 503 };
+            assert_eq!(ready(&house).await.0, status, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn private_addresses_are_refused_where_that_is_asked_for() {
     let idp = Idp::start().await;
     let config = idp.config(json!({"refuse_private_addresses": true}));
@@ -528,6 +590,7 @@ async fn mixgate(idp: &Idp, args: &'static [&str], stdin: String) -> (bool, Stri
             .arg("--config")
             .arg(&path)
             .env("MIXGATE_STATE_DIR", folder.path())
+            .env_remove(LEAK_CHECK)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -537,7 +600,9 @@ async fn mixgate(idp: &Idp, args: &'static [&str], stdin: String) -> (bool, Stri
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(said).unwrap())
+        let said = String::from_utf8(said).unwrap();
+        said_by_a_server(&said);
+        (output.status.success(), said)
     });
     within(run).await.unwrap()
 }

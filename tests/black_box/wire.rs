@@ -21,7 +21,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::common::within;
+use super::common::{secret, within};
 
 /// The name that servers' certificates are for.
 pub const NAME: &str = "llm.example.com";
@@ -60,7 +60,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         Pair {
             certificate: params.signed_by(&key, &self.0).unwrap().pem(),
-            key: key.serialize_pem(),
+            key: secret(key.serialize_pem()),
         }
     }
 

@@ -10,12 +10,21 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, Uri};
+use axum::serve::Listener;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mixgate::auth::IssuerConfig;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, pki_types};
+use tokio_rustls::server::TlsStream;
+
+use self::pki_types::pem::PemObject as _;
+use self::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::common::secret;
 
 pub const AUDIENCE: &str = "https://api.example/v1";
 
@@ -44,7 +53,6 @@ pub enum Mood {
 
 /// A running provider. Ends when dropped.
 pub struct Idp {
-    address: SocketAddr,
     shared: Arc<Shared>,
     serving: JoinHandle<()>,
 }
@@ -62,9 +70,38 @@ impl Idp {
     /// One key, `a`, and good health.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        Self::serve(base, listener)
+    }
+
+    /// The same at `https://localhost`, with this certificate and key as PEM, whoever they are of.
+    pub async fn start_secure(certificate: &str, key: &str) -> Self {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!(
+            "https://localhost:{}",
+            listener.local_addr().unwrap().port()
+        );
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::serve(base, Secure { listener, acceptor })
+    }
+
+    fn serve<L>(base: String, listener: L) -> Self
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let shared = Arc::new(Shared {
-            base: format!("http://{address}"),
+            base,
             mood: Mutex::new(Mood::Well),
             keys: Mutex::new(vec![Arc::new(Signer::new("a"))]),
             key_fetches: AtomicUsize::new(0),
@@ -75,16 +112,12 @@ impl Idp {
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Self {
-            address,
-            shared,
-            serving,
-        }
+        Self { shared, serving }
     }
 
     /// The `iss` of its tokens.
     pub fn issuer(&self) -> String {
-        format!("http://{}/", self.address)
+        self.url("/")
     }
 
     /// An issuer entry that finds this provider by discovery, with `fields` added.
@@ -152,6 +185,30 @@ impl Drop for Idp {
     }
 }
 
+/// Takes those connections alone whose handshake succeeds.
+struct Secure {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Secure {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (socket, address) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(socket).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
 /// A key pair with a name.
 pub struct Signer {
     pub kid: String,
@@ -184,7 +241,7 @@ impl Signer {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let input = format!("{}.{}", encode(&header), encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.pair.sign(input.as_bytes()));
-        format!("{input}.{signature}")
+        secret(format!("{input}.{signature}"))
     }
 }
 

@@ -28,6 +28,7 @@ pub async fn refusal(response: reqwest::Response) -> (u16, String, Option<String
     assert_eq!(headers["x-content-type-options"], "nosniff");
     assert!(headers.contains_key("x-request-id"));
     let body: Value = within(response.json()).await.unwrap();
+    said_by_a_server(&body.to_string());
     let (code, param) = error_of(&body);
     (status, code, param)
 }
@@ -61,7 +62,16 @@ pub fn secret(secret: String) -> String {
     secret
 }
 
-/// Writes down what a server said, for `scripts/leak-check`.
+/// `token` with its signature backwards: nobody has signed this, and it is as secret.
+pub fn forged(token: &str) -> String {
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    secret(format!(
+        "{head}.{}",
+        signature.chars().rev().collect::<String>()
+    ))
+}
+
+/// Writes down what a server or a command said, for `scripts/leak-check`.
 pub fn said_by_a_server(text: &str) {
     note("said", text);
 }
@@ -93,4 +103,4 @@ pub fn raw_json(answer: &str) -> Value {
 }
 
 /// The folder in which `scripts/leak-check` gathers secrets and what servers said.
-const LEAK_CHECK: &str = "MIXGATE_LEAK_CHECK";
+pub const LEAK_CHECK: &str = "MIXGATE_LEAK_CHECK";

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::common::within;
+use super::common::{said_by_a_server, secret, within};
 use super::harness::{Home, Mixgate, Said};
 
 /// What the server does with one request.
@@ -137,7 +137,7 @@ fn start(home: &Home, address: SocketAddr, more: &[&str]) -> Child {
     let url = format!("http://{address}");
     let words = ["bench", "serve", "--url", &url, "--tokens-per-word", "1"];
     home.mixgate(&[&words[..], more].concat())
-        .env("MIXGATE_BENCH_TOKEN", TOKEN)
+        .env("MIXGATE_BENCH_TOKEN", secret(TOKEN.to_owned()))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -154,7 +154,9 @@ async fn finish(child: Child) -> Said {
 }
 
 fn json_in(home: &Home, name: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(home.path().join(name)).unwrap()).unwrap()
+    let text = std::fs::read_to_string(home.path().join(name)).unwrap();
+    said_by_a_server(&text);
+    serde_json::from_str(&text).unwrap()
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use super::common::secret;
 use super::harness::{Home, Said};
 
 /// `mixgate … --state-dir X`
@@ -34,7 +35,7 @@ fn a_bad_token_fails_with_the_reason_and_without_the_token() {
     let token = home.token("chat");
     let (head, signature) = token.rsplit_once('.').unwrap();
     let other = if signature.starts_with('A') { "B" } else { "A" };
-    let tampered = format!("{head}.{other}{}", &signature[1..]);
+    let tampered = secret(format!("{head}.{other}{}", &signature[1..]));
     let foreign = Home::new().token("chat");
     for (bad, reason) in [
         (&*tampered, "the signature"),

@@ -7,7 +7,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 
-use super::common::within;
+use super::common::{said_by_a_server, within};
 use super::harness::{Home, Mixgate};
 
 /// A certificate for 127.0.0.1, and a client that believes it alone.
@@ -141,6 +141,7 @@ fn a_public_port_without_tls_is_warned_of() {
     ]);
     let said = server.output().unwrap();
     let log = String::from_utf8(said.stderr).unwrap();
+    said_by_a_server(&log);
     let warning = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -42,7 +42,7 @@ impl Home {
     }
 
     pub fn key(&self) -> String {
-        std::fs::read_to_string(self.state_dir().join("issuer.ed25519.pem")).unwrap()
+        secret(std::fs::read_to_string(self.state_dir().join("issuer.ed25519.pem")).unwrap())
     }
 
     /// `mixgate …`, not started.
@@ -64,7 +64,11 @@ impl Home {
 
     /// `mixgate …`, run to its end.
     pub fn run(&self, words: &[&str]) -> Said {
-        Said::from(self.mixgate(words).output().unwrap())
+        let output = self.mixgate(words).output().unwrap();
+        match words {
+            ["token", "mint", ..] | ["key", "create", ..] => Said::secretly(output),
+            _ => Said::from(output),
+        }
     }
 
     pub fn token(&self, scopes: &str) -> String {
@@ -76,7 +80,23 @@ impl Home {
         let words = ["token", "mint", "--sub", subject, "--scope", scopes];
         let said = self.run(&[&words[..], &["--state-dir", state_dir.to_str().unwrap()]].concat());
         assert_eq!(said.code, Some(0), "{}", said.stderr);
-        secret(said.stdout.trim_end().to_owned())
+        said.stdout.trim_end().to_owned()
+    }
+}
+
+impl Drop for Home {
+    /// What stays on disk is written down too, but for the issuer's keys.
+    fn drop(&mut self) {
+        if !super::common::is_leak_check() {
+            return;
+        }
+        for file in std::fs::read_dir(self.state_dir()).into_iter().flatten() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|it| it != "pem") {
+                let bytes = std::fs::read(path).unwrap_or_default();
+                said_by_a_server(&String::from_utf8_lossy(&bytes));
+            }
+        }
     }
 }
 
@@ -88,13 +108,32 @@ pub struct Said {
     pub stderr: String,
 }
 
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
+impl Said {
+    /// Of a command whose stdout is a secret, and is meant to be.
+    pub fn secretly(output: Output) -> Self {
+        let said = Self::unheard(output);
+        said.stdout
+            .lines()
+            .for_each(|it| drop(secret(it.to_owned())));
+        said_by_a_server(&said.stderr);
+        said
+    }
+
+    fn unheard(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let said = Self::unheard(output);
+        said_by_a_server(&said.stdout);
+        said_by_a_server(&said.stderr);
+        said
     }
 }
 
@@ -154,6 +193,7 @@ impl Mixgate {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
+        said_by_a_server(&line);
         let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
             let _ = child.kill();
             panic!("{error} in {line:?}")
@@ -224,6 +264,7 @@ impl Mixgate {
     /// The value of a metric without labels but the model's.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = within(self.get("/metrics").await.text()).await.unwrap();
+        said_by_a_server(&text);
         let line = text
             .lines()
             .find(|line| line.starts_with(&format!("{name}{{")))

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::common::within;
+use super::common::{forged, secret, within};
 use super::harness::Mixgate;
 
 /// Nowhere but in what these tests send.
@@ -10,7 +10,7 @@ const SENTINEL: &str = "SENTINEL7f3a";
 async fn nothing_secret_reaches_stdout_stderr_or_metrics() {
     let server = Mixgate::serve(&[]);
     let token = server.token.clone();
-    let mut secrets = vec![SENTINEL.to_owned()];
+    let mut secrets = vec![secret(SENTINEL.to_owned())];
 
     let talk = json!([
         {"role": "system", "content": format!("{SENTINEL} system")},
@@ -45,7 +45,7 @@ async fn nothing_secret_reaches_stdout_stderr_or_metrics() {
 
     let (head, signature) = token.rsplit_once('.').unwrap();
     let (header, claims) = head.split_once('.').unwrap();
-    let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
+    let forged = forged(&token);
     for authorization in [
         format!("Bearer {forged}"),
         format!("Bearer {header}.{claims}{SENTINEL}.{signature}"),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::Value;
 
-use super::common::within;
+use super::common::{said_by_a_server, secret, within};
 use super::harness::{Home, Said, events, said};
 
 #[tokio::test]
@@ -58,6 +58,7 @@ async fn the_last_two_lines_of_the_screen_work_when_pasted() {
     );
     let body: Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["stream"], true);
+    secret(token.to_owned());
     let request = reqwest::Client::new().post(url).bearer_auth(token);
     let response = within(request.json(&body).send()).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -77,7 +78,7 @@ async fn at_home_the_pasted_line_needs_no_folder() {
     let (_server, screen) = on_a_terminal(home.mixgate(&["serve", "--port", "0"]));
     let export = screen[screen.len() - 2].trim();
     assert!(export.ends_with(" token mint --sub you)"), "{export}");
-    let token = shell(&home, &format!("{export}\nprintf %s \"$TOKEN\"")).stdout;
+    let token = secret(shell(&home, &format!("{export}\nprintf %s \"$TOKEN\"")).stdout);
     assert_eq!(home.run(&["token", "verify", &token]).code, Some(0));
 }
 
@@ -112,7 +113,14 @@ fn shell(home: &Home, lines: &str) -> Said {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", home.path())
         .stdin(Stdio::null());
-    Said::from(command.output().unwrap())
+    // The token may be among it.
+    let output = command.output().unwrap();
+    said_by_a_server(&String::from_utf8_lossy(&output.stderr));
+    Said {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
 }
 
 /// A process that is killed when its test ends.
@@ -143,6 +151,7 @@ fn on_a_terminal(mut command: Command) -> (Killed, Vec<String>) {
     for line in BufReader::new(File::from(ours)).lines() {
         // An end of file is an error on a terminal: the process has gone.
         let line = line.unwrap_or_else(|error| panic!("{error} after {screen:#?}"));
+        said_by_a_server(&line);
         let is_last = line.trim_start().starts_with("curl ");
         screen.push(line);
         if is_last {

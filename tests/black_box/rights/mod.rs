@@ -11,6 +11,7 @@ use mixgate::clock::{Clock, ManualClock, ManualUptime, Uptime};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use super::common::secret;
 use super::harness::{House, Plan, error_of, logs, refusal, within};
 use super::streaming::events;
 
@@ -75,7 +76,7 @@ fn invalid(param: Option<&str>, code: &str, message: &str) -> (u16, Value) {
 
 async fn new_key(house: &House, fields: Value) -> (String, Value) {
     let made = ok(admin(house, "POST", "/admin/keys", Some(fields)).await).await;
-    (made["key"].as_str().unwrap().to_owned(), made)
+    (secret(made["key"].as_str().unwrap().to_owned()), made)
 }
 
 fn chatty() -> Value {

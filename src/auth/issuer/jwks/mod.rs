@@ -185,6 +185,22 @@ impl Remote {
     }
 }
 
+/// The names and the algorithms of the keys that this JWK set gives, if it gives any, for the fuzz targets.
+#[doc(hidden)]
+pub fn fuzz_key_set(bytes: &[u8]) -> Option<(Vec<String>, Vec<Algorithm>)> {
+    match set::parse(bytes, None) {
+        Ok(set::Parsed { keys, .. }) => {
+            let names = keys.ids().map(str::to_owned).collect();
+            Some((names, keys.algorithms().to_vec()))
+        }
+        Err(error) => {
+            // An error is logged: writing it down must work too.
+            drop(error.to_string());
+            None
+        }
+    }
+}
+
 /// The longest that a token waits for a fetch.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(2);
 

@@ -376,12 +376,12 @@ impl Gate {
             .map(|builtin| builtin.for_key(header.key_id.as_deref()));
         // Where there is a built-in issuer, there is no other.
         let issuer = live.as_ref().map_or(issuer, |live| &live.issuer);
-        issuer
+        let key_id = issuer
             .verify(&header, &token, &claims)
             .map_err(|denied| denied.at("key"))?;
         issuer.rules.identity(
             header.token_type.as_deref(),
-            header.key_id.as_deref().map(Arc::from),
+            key_id.or_else(|| header.key_id.as_deref().map(Arc::from)),
             claims,
             self.clock.unix_seconds(),
         )

@@ -81,9 +81,15 @@ pub(super) fn api_keys(connection: &Connection) -> rusqlite::Result<Vec<ApiKeyRe
 
 pub(super) fn put_api_key(connection: &Connection, key: &ApiKeyRecord) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT OR REPLACE INTO api_keys
+        // Whoever writes has read before, and others may have written meanwhile: a revocation is never undone.
+        "INSERT INTO api_keys
              (id, hash, subject, tenant, scopes, note, created, expires, revoked, last_used)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (id) DO UPDATE SET
+             hash = excluded.hash, subject = excluded.subject, tenant = excluded.tenant,
+             scopes = excluded.scopes, note = excluded.note, created = excluded.created,
+             expires = excluded.expires, revoked = coalesce(revoked, excluded.revoked),
+             last_used = excluded.last_used",
         params![
             key.id,
             key.hash,

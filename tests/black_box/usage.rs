@@ -198,3 +198,22 @@ async fn metrics_say_what_the_ledger_does() {
     assert!(text.contains("mixgate_ledger_rows_written_total "));
     assert!(text.contains("mixgate_ledger_last_write_age_seconds "));
 }
+
+#[tokio::test]
+async fn a_scope_that_the_policy_does_not_let_count_shows_nobody_elses_usage() {
+    let house = House::with(Plan {
+        policy: "[[rules]]\nname = \"all\"\nscopes = [\"chat\", \"usage\"]\n".to_owned(),
+        ..Plan::default()
+    })
+    .await;
+    let bob = house.token_of("bob", None);
+    let answer = house.chat_request_as(&bob, json!({"max_tokens": 1})).send();
+    assert_eq!(within(answer).await.unwrap().status(), 200);
+    assert_eq!(written(&house).await.requests, 1);
+    let today = house.clock_seconds() / 86_400 * 86_400;
+    let query = &*format!("start_time={today}&group_by[]=user_id");
+    assert_eq!(results(&house, &bob, query).await.len(), 1);
+    // Ann's token says that she administers, and the policy says that this does not count.
+    let ann = house.token_with("usage admin");
+    assert_eq!(results(&house, &ann, query).await, Vec::<String>::new());
+}

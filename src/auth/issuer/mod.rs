@@ -208,7 +208,8 @@ impl Issuer {
         }
     }
 
-    /// Checks the signature with the one key that may vouch for it, of those that are at hand.
+    /// Checks the signature with the one key that may vouch for it, of those that are at hand. Returns the key's own
+    /// id, if it has one: what a revocation of the key names, whatever the token's header says.
     ///
     /// # Errors
     /// `InvalidToken`, whatever is wrong; `AuthUnavailable` if there are no keys to check it with.
@@ -217,7 +218,7 @@ impl Issuer {
         header: &Header,
         token: &Compact<'_>,
         claims: &Map<String, Value>,
-    ) -> Result<(), Denied> {
+    ) -> Result<Option<Arc<str>>, Denied> {
         let keys = match &self.keys {
             Keys::Fixed(keys) => keys.clone(),
             Keys::Remote(remote) => {
@@ -236,7 +237,7 @@ impl Issuer {
         let key = keys.verify(header, token)?;
         let tenant = claims.get(rules::TENANT_CLAIM).and_then(Value::as_str);
         if key.may_vouch_for(&self.iss, tenant) {
-            Ok(())
+            Ok(key.id.as_deref().map(Arc::from))
         } else {
             Err(Denied::token(
                 "the key that signed the token is published for another issuer",

@@ -122,6 +122,11 @@ impl Rights {
         Ok(())
     }
 
+    /// Whether `identity` has `scope` and it counts: for what a route shows beyond what it asks for.
+    pub fn has_scope(&self, identity: &Identity, scope: &str) -> bool {
+        identity.has_scope(scope) && counts(&self.scopes, scope)
+    }
+
     /// Refuses a route that `identity` may not use, by its scopes or by the policy.
     ///
     /// # Errors
@@ -146,10 +151,6 @@ impl Rights {
             );
             return Err(Denied::new(Reason::InsufficientScope(scope), detail));
         }
-        let counts = |names: &Option<Arc<[Box<str>]>>, name: &str| {
-            let names = names.as_deref();
-            names.is_none_or(|names| names.iter().any(|it| **it == *name || **it == *"*"))
-        };
         let refuse = |detail: String| Err(Denied::new(Reason::RouteNotAllowed, detail));
         match scope {
             Some(scope) if !counts(&self.scopes, scope) => {
@@ -161,6 +162,12 @@ impl Rights {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether `name` is among `names`, of which `*` stands for all, as their absence does.
+fn counts(names: &Option<Arc<[Box<str>]>>, name: &str) -> bool {
+    let names = names.as_deref();
+    names.is_none_or(|names| names.iter().any(|it| **it == *name || **it == *"*"))
 }
 
 /// Whether `pattern`, which may end in `*`, means `name`.

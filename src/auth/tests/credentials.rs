@@ -209,3 +209,21 @@ fn a_revoked_token_is_401_token_revoked() {
     gate.reload(&ledger).unwrap();
     assert!(ask(&gate, &[("authorization", &token)], None).is_ok());
 }
+
+#[test]
+fn a_revoked_key_vouches_for_nothing_although_the_token_does_not_name_it() {
+    let (gate, ledger, _) = gate_that(|_| {});
+    let record = RevocationRecord {
+        what: RevokedName::Key(KID.to_owned()),
+        issuer: ISSUER.to_owned(),
+        at: NOW,
+        until: None,
+    };
+    // Whoever has stolen the key writes the header as he likes.
+    let nameless = forge(&ED, r#"{"alg":"EdDSA"}"#, &good_claims().to_string());
+    assert_eq!(accepted(&gate, &nameless).key_id(), Some(KID));
+    ledger.revoke(&record).unwrap();
+    gate.reload(&ledger).unwrap();
+    assert_refused(&gate, &good_token(), Reason::TokenRevoked, "its key");
+    assert_refused(&gate, &nameless, Reason::TokenRevoked, "its key");
+}

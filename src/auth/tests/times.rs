@@ -191,3 +191,15 @@ fn a_clock_before_1970_and_dates_at_the_edges_do_not_overflow() {
         let _ = gate.verify(token_with(json!({"exp": exp, "iat": null})).as_bytes());
     }
 }
+
+/// Where the skew still forgives the expiry, what is left of such a token is less than nothing.
+#[test]
+fn a_token_that_lives_too_long_and_has_just_expired_is_refused_without_a_panic() {
+    let token = token_with(json!({"iat": NOW - 48 * 3600, "exp": NOW - 10}));
+    assert_refused(
+        &gate(),
+        &token,
+        Reason::InvalidClaims,
+        "the token lives 47 h, this issuer's tokens may live 24 h",
+    );
+}

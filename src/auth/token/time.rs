@@ -53,7 +53,8 @@ impl TimeRules {
         if lifetime.is_some_and(|lifetime| lifetime > max_lifetime)
             || expires > now + max_lifetime + skew
         {
-            let given = span(lifetime.unwrap_or(expires - now));
+            // Within the skew, `exp` may be over.
+            let given = span(lifetime.unwrap_or(expires.saturating_sub(now)));
             let limit = span(max_lifetime);
             return Err(Denied::claims(format!(
                 "the token lives {given}, this issuer's tokens may live {limit} (max_lifetime_s)"

@@ -167,3 +167,26 @@ async fn another_process_s_revocation_is_heard_of() {
     assert_eq!(ours.revocations(NOON).unwrap(), [record]);
     assert!(!has_changed(&ours).await);
 }
+
+/// Two who change a key both read it first: a rotation that has read it before must not undo a revocation.
+#[test]
+fn a_key_once_revoked_stays_revoked_whoever_writes_an_earlier_reading_of_it() {
+    let ledger = Ledger::in_memory();
+    let earlier = key("abcdefgh");
+    ledger.put_api_key(&earlier).unwrap();
+    let revoked = ApiKeyRecord {
+        revoked: Some(NOON + 5),
+        ..earlier.clone()
+    };
+    ledger.put_api_key(&revoked).unwrap();
+    let rotated = ApiKeyRecord {
+        expires: Some(NOON + 9),
+        ..earlier
+    };
+    ledger.put_api_key(&rotated).unwrap();
+    let expected = ApiKeyRecord {
+        expires: Some(NOON + 9),
+        ..revoked
+    };
+    assert_eq!(ledger.api_keys().unwrap(), [expected]);
+}

@@ -46,9 +46,8 @@ pub(in crate::server) async fn create(
     let stored = record.clone();
     with_ledger(&shared, true, move |ledger| ledger.put_api_key(&stored)).await?;
     tracing::info!(
-        by = caller.subject(),
+        by = shared.config.audit_subjects.of(&caller),
         id = record.id,
-        subject = record.subject,
         scopes = record.scopes,
         "an API key is made"
     );
@@ -80,7 +79,8 @@ pub(in crate::server) async fn revoke(
     let Some(key) = revoked.await? else {
         return Err(ApiError::no_such("API key", &id));
     };
-    tracing::info!(by = caller.subject(), id, "an API key is revoked");
+    let by = shared.config.audit_subjects.of(&caller);
+    tracing::info!(by, id, "an API key is revoked");
     Ok(answer(describe(&key, now)))
 }
 

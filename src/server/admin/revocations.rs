@@ -47,15 +47,11 @@ pub(in crate::server) async fn create(
     let now = shared.app.clock.unix_seconds();
     let record = revocation(name, &issuer, lasts(members)?, now).map_err(|error| wrong(&error))?;
     let described = describe(&record);
-    let (what, value) = (what.to_owned(), text(members, "value")?.map(str::to_owned));
+    let (what, id) = (what.to_owned(), id_of(&record.what, &record.issuer));
     with_ledger(&shared, true, move |ledger| ledger.revoke(&record)).await?;
-    tracing::info!(
-        by = caller.subject(),
-        what,
-        value,
-        issuer,
-        "a right is taken away"
-    );
+    let by = shared.config.audit_subjects.of(&caller);
+    // By its id, under which the list has it: its value may be somebody's name.
+    tracing::info!(by, what, id, issuer, "a right is taken away");
     Ok(answer(described))
 }
 
@@ -78,7 +74,8 @@ pub(in crate::server) async fn delete(
     if undone.await?.is_none() {
         return Err(ApiError::no_such("revocation", &id));
     }
-    tracing::info!(by = caller.subject(), id, "a right is given back");
+    let by = shared.config.audit_subjects.of(&caller);
+    tracing::info!(by, id, "a right is given back");
     Ok(answer(
         json!({"object": "revocation.deleted", "id": id, "deleted": true}),
     ))

@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde_json::Value;
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Rights};
 use crate::ledger::{Ledger, UsageQuery, UsageRow};
 
 use super::ApiError;
@@ -22,6 +22,7 @@ use params::Params;
 pub(super) async fn completions(
     State(shared): State<Arc<Shared>>,
     Extension(identity): Extension<Arc<Identity>>,
+    Extension(rights): Extension<Arc<Rights>>,
     given: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(given) =
@@ -29,7 +30,7 @@ pub(super) async fn completions(
     let params = Params::parse(&given, shared.app.clock.unix_seconds())?;
     let mut query = params.query();
     query.most = Some(MOST_ROWS + 1);
-    if !identity.has_scope(ADMIN) {
+    if !rights.has_scope(&identity, ADMIN) {
         query.whose = Some((identity.issuer().to_owned(), identity.subject().to_owned()));
     }
     // No request is a batch's: there is nothing to look for.

@@ -223,3 +223,23 @@ async fn only_the_scope_admin_reaches_the_admin_routes() {
     let missing = admin(&house, "DELETE", "/admin/keys/abcdefgh", None).await;
     assert_eq!(refusal(missing).await, (404, "not_found".to_owned(), None));
 }
+
+#[tokio::test]
+async fn what_administrators_do_is_logged_without_anybodys_name() {
+    let house = House::open().await;
+    let token = house.mint_with("operator-jane-doe", "admin", serde_json::Map::new());
+    for (path, body) in [
+        ("keys", json!({"sub": "customer-john-doe"})),
+        (
+            "revocations",
+            json!({"what": "subject", "value": "customer-john-doe"}),
+        ),
+    ] {
+        let request = house.client.post(house.url(&format!("/admin/{path}")));
+        let request = request.bearer_auth(&token).json(&body);
+        ok(within(request.send()).await.unwrap()).await;
+    }
+    let logs = String::from_utf8(logs().lock().unwrap().clone()).unwrap();
+    assert!(logs.contains("an API key is made") && logs.contains("a right is taken away"));
+    assert!(!logs.contains("jane-doe") && !logs.contains("john-doe"));
+}

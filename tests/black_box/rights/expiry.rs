@@ -67,3 +67,75 @@ async fn a_client_with_a_callable_key_heals_itself_after_expiry() {
     };
     assert_eq!(answer.status(), 200);
 }
+
+/// A stream of two sequences that has begun, under a policy that says this of expiry.
+async fn begun(on_expiry: &str) -> (House, Time, Response) {
+    let policy = format!("[[rules]]\nname = \"all\"\non_expiry = {on_expiry}\n");
+    let (house, time) = slow_house(|plan| plan.policy = policy).await;
+    let fields = json!({"stream": true, "ignore_eos": true, "n": 2});
+    let mut stream = house.chat(fields).await;
+    assert_eq!(stream.status(), 200);
+    assert!(within(stream.chunk()).await.unwrap().is_some());
+    (house, time, stream)
+}
+
+/// Waits for a step that began after this call, so that the engine has looked at the time.
+async fn runs_on(house: &House) {
+    let tokens = || house.engine.stats().generation_tokens_total;
+    let now = tokens();
+    house
+        .eventually("more tokens", || tokens() >= now + 6)
+        .await;
+    assert_eq!(house.engine.stats().running, 2);
+}
+
+async fn ends_expired(house: &House, stream: Response) {
+    let last = events(stream).await.pop().unwrap();
+    assert_eq!(error_of(&last), ("token_expired".to_owned(), None));
+    house.idle().await;
+    // Both sequences, and as expired ones.
+    assert_eq!(house.engine.stats().finished_total[7], 2);
+}
+
+#[tokio::test]
+async fn a_policy_that_cuts_ends_a_stream_when_its_token_expires_and_not_before() {
+    let (house, time, stream) = begun("\"cut\"").await;
+    time.pass(604);
+    runs_on(&house).await;
+    time.pass(1);
+    ends_expired(&house, stream).await;
+}
+
+#[tokio::test]
+async fn a_policy_with_grace_lets_a_stream_go_on_for_that_long() {
+    let (house, time, stream) = begun("{ grace = \"30s\" }").await;
+    time.pass(605 + 29);
+    runs_on(&house).await;
+    time.pass(1);
+    ends_expired(&house, stream).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_lets_finish_never_ends_a_stream_for_its_token() {
+    let (house, time, stream) = begun("\"finish\"").await;
+    time.pass(1_000_000);
+    runs_on(&house).await;
+    drop(stream);
+    house.idle().await;
+    assert_eq!(house.engine.stats().finished_total[7], 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_before_it_was_sent_is_401_and_may_be_asked_for_again() {
+    let policy = "[[rules]]\nname = \"all\"\non_expiry = \"cut\"\n".to_owned();
+    let (house, time) = slow_house(|plan| plan.policy = policy).await;
+    let whole = tokio::spawn(house.chat_request(json!({"ignore_eos": true})).send());
+    house
+        .eventually("a running request", || house.engine.stats().running == 1)
+        .await;
+    time.pass(605);
+    let response = within(whole).await.unwrap().unwrap();
+    assert_eq!(response.headers()["x-should-retry"], "true");
+    let refused = refusal(response).await;
+    assert_eq!(refused, (401, "token_expired".to_owned(), None));
+}

@@ -135,3 +135,50 @@ async fn a_stream_of_an_api_key_ends_when_the_key_is_revoked() {
     assert_eq!(error_of(&last).0, "access_revoked");
     house.idle().await;
 }
+
+#[tokio::test]
+async fn a_revoked_key_ends_all_sequences_under_a_policy_and_is_charged_what_they_used() {
+    let policy = r#"
+        [[rules]]
+        name = "keys"
+        when = { credential = "api_key", tenant = "acme", issuer = "mixgate:keys" }
+        on_expiry = "finish"
+        limits = [{ per = "tenant", tokens_per_day = 1000000, concurrent_sequences = 2 }]
+
+        [[rules]]
+        name = "operators"
+        when = { scope = "admin" }
+    "#;
+    let (house, _time) = slow_house(|plan| plan.policy = policy.to_owned()).await;
+    let fields = json!({"sub": "robot", "tenant": "acme", "scope": "chat models"});
+    let (key, made) = new_key(&house, fields.clone()).await;
+    let (sibling, _) = new_key(&house, fields).await;
+    let long = json!({"stream": true, "ignore_eos": true, "n": 2});
+    let stream = house.chat_request_as(&key, long).send();
+    let mut stream = within(stream).await.unwrap();
+    assert!(within(stream.chunk()).await.unwrap().is_some());
+    // The limits are the tenant's, whichever key its robots use.
+    let second = house.chat_request_as(&sibling, json!({})).send();
+    let refused = refusal(within(second).await.unwrap()).await;
+    assert_eq!(
+        refused,
+        (429, "concurrency_limit_exceeded".to_owned(), None)
+    );
+    let path = format!("/admin/keys/{}", made["id"].as_str().unwrap());
+    ok(admin(&house, "DELETE", &path, None).await).await;
+    let last = events(stream).await.pop().unwrap();
+    assert_eq!(error_of(&last), ("access_revoked".to_owned(), None));
+    house.idle().await;
+    let stats = house.engine.stats();
+    assert_eq!(stats.finished_total[5], 2);
+    let used = stats.prompt_tokens_total + stats.generation_tokens_total;
+    let budgets = house.limits.changed_budgets();
+    assert_eq!((budgets.len(), budgets[0].tokens), (1, used));
+    let again = house.chat_request_as(&key, json!({})).send();
+    let refused = refusal(within(again).await.unwrap()).await;
+    assert_eq!(refused, (401, "invalid_api_key".to_owned(), None));
+    let other = house
+        .chat_request_as(&sibling, json!({"max_tokens": 1}))
+        .send();
+    assert_eq!(within(other).await.unwrap().status(), 200);
+}

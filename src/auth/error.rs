@@ -70,6 +70,9 @@ impl GateError {
 /// A fault in an issuer's entry.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerProblem {
+    /// A name under which this server itself vouches for callers.
+    #[error("`issuer` is a name that this server keeps for itself")]
+    Reserved,
     /// `issuer` or another name is empty, long or holds control characters.
     #[error("`{field}` has an entry that is not 1 to 256 plain characters")]
     NotPlain {

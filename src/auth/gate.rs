@@ -23,7 +23,7 @@ use super::token::header::Header;
 use super::{
     Access, AuthConfig, BuiltinIssuer, Caller, GateError, Identity, IssuerSummary, Limits,
     MAX_DEPTH, Meter, Permit, Policy, PolicyError, PolicyStore, RateLimits, Revoked, Rights,
-    Vocabulary,
+    Unverified, Vocabulary,
 };
 use crate::clock::{Clock, Uptime};
 use crate::ledger::{Ledger, LedgerError};
@@ -347,7 +347,7 @@ impl Gate {
     }
 
     /// Takes a token apart, as far as that needs no key.
-    fn read<'a>(&'a self, token: &'a [u8]) -> Result<Unverified<'a>, Denied> {
+    fn read<'a>(&'a self, token: &'a [u8]) -> Result<Unjudged<'a>, Denied> {
         let token = Compact::split(token).map_err(|denied| denied.at("form"))?;
         let header = Header::parse(&token.header).map_err(|denied| denied.at("header"))?;
         // Parsed once: the `iss` that chose the key is the `iss` that the signature covers.
@@ -355,7 +355,7 @@ impl Gate {
             .map_err(|fault| Denied::token(format!("the claims are not clean JSON: {fault}")))
             .map_err(|denied| denied.at("claims"))?;
         let issuer = self.issuer(&claims)?;
-        Ok(Unverified {
+        Ok(Unjudged {
             token,
             header,
             claims,
@@ -363,8 +363,8 @@ impl Gate {
         })
     }
 
-    fn judge(&self, token: Unverified<'_>) -> Result<Identity, Denied> {
-        let Unverified {
+    fn judge(&self, token: Unjudged<'_>) -> Result<Identity, Denied> {
+        let Unjudged {
             token,
             header,
             claims,
@@ -401,6 +401,17 @@ impl Gate {
         })
     }
 
+    /// What names `token`, as its issuer's rules say. Nothing of it is verified.
+    ///
+    /// # Errors
+    /// If it is no signed token, or of no configured issuer.
+    pub fn peek(&self, token: &str) -> Result<Unverified, Denied> {
+        Unverified::read(token, |claims| {
+            let rules = &self.issuer(claims)?.rules;
+            Ok((&*rules.issuer, &*rules.token_id_claim))
+        })
+    }
+
     /// The issuers that it believes, in the order of their names.
     pub fn issuers(&self) -> Vec<IssuerSummary> {
         let mut issuers: Vec<_> = self.issuers.values().map(Issuer::summary).collect();
@@ -427,7 +438,7 @@ impl Gate {
 }
 
 /// A token taken apart. Nothing in it is believed yet, but which issuer's keys to try.
-struct Unverified<'a> {
+struct Unjudged<'a> {
     token: Compact<'a>,
     header: Header,
     claims: Map<String, Value>,

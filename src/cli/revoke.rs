@@ -9,8 +9,7 @@ use super::Failure;
 use super::key::{table, time, when};
 use super::rooms::{self, of_ledger};
 use crate::auth::{
-    BuiltinIssuer, CERTIFICATES_ISSUER, KEYS_ISSUER, Unverified, revocation, revoked_name,
-    revoked_words,
+    BuiltinIssuer, CERTIFICATES_ISSUER, Gate, KEYS_ISSUER, revocation, revoked_name, revoked_words,
 };
 use crate::clock::{Clock, utc_minute};
 use crate::config::{Args, Config};
@@ -101,7 +100,8 @@ pub(super) fn run(command: RevokeCommand, args: &Args, out: &mut dyn Write) -> R
         return Ok(out.write_all(list(&ledger, now)?.as_bytes())?);
     }
     let known = issuers(&config);
-    let wish = wish(command, &known, now)?;
+    let gate = rooms::try_gate(&config, clock)?;
+    let wish = wish(command, &known, &gate, now)?;
     if !known.contains(&wish.issuer) && ![KEYS_ISSUER, CERTIFICATES_ISSUER].contains(&&*wish.issuer)
     {
         // An issuer with a template stands for many, so that an unknown name may be right.
@@ -126,13 +126,13 @@ struct Wish {
 }
 
 /// Understands what was typed, where `known` are the issuers that the configuration names.
-fn wish(command: RevokeCommand, known: &[String], now: u64) -> Result<Wish, Failure> {
+fn wish(command: RevokeCommand, known: &[String], gate: &Gate, now: u64) -> Result<Wish, Failure> {
     let (kind, value, issuer, how) = match command {
         RevokeCommand::Token(Token {
             token: Some(token),
             how,
             ..
-        }) => return of_token(&token, &how, now),
+        }) => return of_token(&token, &how, gate, now),
         RevokeCommand::Token(typed) => ("token", typed.id, typed.whose.issuer, typed.how),
         RevokeCommand::Subject(typed) => {
             ("subject", Some(typed.name), typed.whose.issuer, typed.how)
@@ -161,18 +161,21 @@ fn wish(command: RevokeCommand, known: &[String], now: u64) -> Result<Wish, Fail
 }
 
 /// What a token says of itself is enough to revoke it: the worst that a forged one does is to revoke nothing.
-fn of_token(token: &str, how: &How, now: u64) -> Result<Wish, Failure> {
+fn of_token(token: &str, how: &How, gate: &Gate, now: u64) -> Result<Wish, Failure> {
     let token = match token {
         "-" => from_stdin()?,
         token => token.to_owned(),
     };
-    let said = Unverified::read(&token).map_err(|denied| {
-        Failure::new(format!("that is no signed token: {}", denied.detail()))
-            .hint("an API key is revoked by its id: mixgate key revoke")
+    let said = gate.peek(&token).map_err(|denied| {
+        Failure::new(format!(
+            "that is no token of a known issuer: {}",
+            denied.detail()
+        ))
+        .hint("an API key is revoked by its id: mixgate key revoke")
     })?;
     let Some(id) = said.id else {
         return Err(
-            Failure::new("the token has no `jti`, so that nothing names it")
+            Failure::new("the token has no id (`jti`), so that nothing names it")
                 .hint("revoke its subject (mixgate revoke subject), or its key"),
         );
     };

@@ -162,6 +162,12 @@ async fn fields_that_are_denied_are_refused_if_they_ask_for_something() {
     }
     let absent = refusal_of(&house, json!({"model": "nothing", "seed": 7})).await;
     assert_eq!(absent.0.1, "model_not_found", "the model comes first");
+    let house = house_of("denied_fields = [\"max_tokens\"]").await;
+    for name in ["max_tokens", "max_completion_tokens"] {
+        let (denied, message) = refusal_of(&house, json!({name: 1})).await;
+        assert_eq!(denied, refused(400, "parameter_not_allowed", Some(name)));
+        assert_eq!(message, format!("You may not use '{name}'."));
+    }
 }
 
 #[tokio::test]

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use super::preset::TEMPLATE;
 use crate::auth::token::claims::{ABSENT, ClaimRules, is_plain};
 use crate::auth::token::time::TimeRules;
-use crate::auth::{IssuerConfig, IssuerProblem};
+use crate::auth::{CERTIFICATES_ISSUER, IssuerConfig, IssuerProblem, KEYS_ISSUER};
 
 /// Judges everything but the keys. The result is for the issuer as written, template or not.
 pub(super) fn rules(config: &IssuerConfig) -> Result<ClaimRules, IssuerProblem> {
+    // Identities, budgets and revocations go by the issuer's name: nobody else may be one of ours.
+    if [KEYS_ISSUER, CERTIFICATES_ISSUER].contains(&&*config.issuer) {
+        return Err(IssuerProblem::Reserved);
+    }
     let required = config
         .required_claims
         .iter()

@@ -106,12 +106,16 @@ impl Rights {
     }
 
     /// Refuses a field that this caller may not use; to be asked only of fields that ask for something. Those that
-    /// bring tools fall under [`Rights::tools`] too.
+    /// bring tools fall under [`Rights::tools`] too, and two names of one thing are one field.
     ///
     /// # Errors
     /// 400 `parameter_not_allowed`, naming the field.
     pub fn check_field(&self, param: &'static str) -> Result<(), Denied> {
-        let is_denied = self.denied_fields.iter().any(|field| **field == *param);
+        let both = |field: &str| [field, param].iter().all(|name| MAX_TOKENS.contains(name));
+        let is_denied = self
+            .denied_fields
+            .iter()
+            .any(|field| **field == *param || both(field));
         if is_denied || !self.tools && TOOL_FIELDS.contains(&param) {
             let reason = Reason::ParameterNotAllowed { param, most: None };
             return Err(Denied::new(
@@ -199,6 +203,9 @@ pub enum Expiry {
     /// It ends within a step.
     Cut,
 }
+
+/// OpenAI's earlier and its present name.
+const MAX_TOKENS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// Fields of a request that bring tools, or speak of them.
 const TOOL_FIELDS: [&str; 4] = ["tools", "tool_choice", "functions", "function_call"];

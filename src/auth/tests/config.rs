@@ -43,6 +43,16 @@ fn pem(text: &str) -> KeyConfig {
 }
 
 #[test]
+fn nobody_else_goes_by_a_name_under_which_this_server_vouches() {
+    for name in ["mixgate:keys", "mixgate:mtls"] {
+        assert_eq!(
+            fault(|issuer| issuer.issuer = name.to_owned()),
+            format!("issuer `{name}`: `issuer` is a name that this server keeps for itself")
+        );
+    }
+}
+
+#[test]
 fn nobody_to_believe_is_an_error_and_so_are_two_kinds_of_issuer() {
     let none = AuthConfig::default();
     let error = Gate::new(&none, None, Clock::system()).unwrap_err();

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::auth::MintRequest;
+use crate::auth::{AuthConfig, MintRequest};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -30,8 +30,14 @@ fn undoing() -> How {
 }
 
 fn wished(command: RevokeCommand, known: &[&str]) -> Result<Wish, String> {
+    let builtin = Some(BuiltinIssuer::ephemeral().unwrap());
+    let gate = Gate::new(&AuthConfig::default(), builtin, Clock::system()).unwrap();
+    wished_at(&gate, command, known)
+}
+
+fn wished_at(gate: &Gate, command: RevokeCommand, known: &[&str]) -> Result<Wish, String> {
     let known: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
-    wish(command, &known, NOW).map_err(|failure| failure.to_string())
+    wish(command, &known, gate, NOW).map_err(|failure| failure.to_string())
 }
 
 #[test]
@@ -132,6 +138,40 @@ fn a_token_is_revoked_by_itself_for_as_long_as_it_could_be_good() {
         "{error}"
     );
     assert!(!error.contains(secret), "{error}");
+}
+
+#[test]
+fn a_token_is_named_as_its_issuers_tokens_are() {
+    let config: AuthConfig = toml::from_str(
+        "[[issuers]]\npreset = \"entra\"\nissuer = \"https://login.microsoftonline.com/{tenantid}/v2.0\"\n\
+         tenants = [\"11111111-2222-3333-4444-555555555555\"]\naudiences = [\"api\"]\n",
+    )
+    .unwrap();
+    let gate = Gate::new(&config, None, Clock::system()).unwrap();
+    let b64 = |text: &str| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, text);
+    let issuer = "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0";
+    let claims = format!(
+        r#"{{"iss":"{issuer}","jti":"not this","uti":"this one","exp":{}}}"#,
+        NOW + 60
+    );
+    let token = format!("{}.{}.AAAA", b64(r#"{"alg":"RS256"}"#), b64(&claims));
+    let command = |token: String| {
+        RevokeCommand::Token(Token {
+            id: None,
+            token: Some(token),
+            whose: Whose { issuer: None },
+            how: How::default(),
+        })
+    };
+    let wish = wished_at(&gate, command(token.clone()), &[]).unwrap();
+    let expected = (RevokedName::Token("this one".to_owned()), issuer);
+    assert_eq!((wish.what, &*wish.issuer), expected);
+    // To another server it says nothing.
+    let error = wished(command(token), &[]).unwrap_err();
+    assert!(
+        error.starts_with("error: that is no token of a known issuer: "),
+        "{error}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{LASTS, answer, lasts, members, text, with_ledger};
-use crate::auth::{ApiKeyError, Identity, NewApiKey, api_key_state};
+use crate::auth::{ApiKeyError, Identity, NewApiKey, api_key_state, is_api_key_id};
 use crate::ledger::ApiKeyRecord;
 use crate::server::ApiError;
 use crate::server::app::Shared;
@@ -77,7 +77,9 @@ pub(in crate::server) async fn revoke(
         Ok(Some(key))
     });
     let Some(key) = revoked.await? else {
-        return Err(ApiError::no_such("API key", &id));
+        // Who sends a whole key by mistake shall not find it in an answer.
+        let shown = if is_api_key_id(&id) { &id } else { "…" };
+        return Err(ApiError::no_such("API key", shown));
     };
     let by = shared.config.audit_subjects.of(&caller);
     tracing::info!(by, id, "an API key is revoked");

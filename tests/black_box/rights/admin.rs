@@ -35,6 +35,12 @@ async fn a_revocation_is_listed_and_can_be_taken_back() {
     let (status, again) = error(admin(&house, "DELETE", &path, None).await).await;
     assert_eq!((status, &again["code"]), (404, &json!("not_found")));
     assert_eq!(again["message"], format!("There is no revocation `{id}`."));
+    let secret = format!("/admin/keys/mg_abcdefgh_{}", "x".repeat(50));
+    let (status, unknown) = error(admin(&house, "DELETE", &secret, None).await).await;
+    assert_eq!(
+        (status, &unknown["message"]),
+        (404, &json!("There is no API key `…`."))
+    );
 }
 
 #[tokio::test]

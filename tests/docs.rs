@@ -255,8 +255,9 @@ Connections keep the certificate that they began with. `mixgate_tls_certificate_
 one in force ends.
 
 Builds with `--features acme` get certificates themselves: `acme_domains = ["llm.example.com"]`. The authority asks back
-on port 443 of each name (TLS-ALPN-01), which must lead to this server's port. No test asks an
-authority yet, and none has been tried live: watch the log of the first hour, and keep files at hand.
+on port 443 of each name (TLS-ALPN-01), which must lead to this server's port. Certificates and the account are kept in
+`acme/` of the state folder and renewed before they end; the log says what the authority answered. `scripts/acme-check/run`
+tests all of this against Pebble, the test authority of Let's Encrypt's makers.
 "#;
 
 const ADMIN: &str = r#"

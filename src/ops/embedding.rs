@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::OpError;
 use super::access::{check_dims, check_dtype, check_index, dims, read, write};
+use super::launch::{Address, Launch, threads_for};
 
 const OP: &str = "embedding";
 
@@ -43,6 +44,30 @@ pub fn embedding(table: &Tensor, ids: &Tensor, out: &Tensor) -> Result<(), OpErr
             }
         })
     }
+}
+
+/// Launches [`embedding`] on a device (`kernels/embedding.cu`).
+///
+/// - `table`: `[vocab, hidden]`, bf16
+/// - `ids`: `[num_tokens]`, u32, below `vocab`
+/// - `out`: `[num_tokens, hidden]`, f32
+///
+/// `hidden` is a multiple of 8.
+pub fn embedding_launch([table, ids, out]: [Address; 3], num_tokens: u32, hidden: u32) -> Launch {
+    let arguments = vec![table.into(), ids.into(), out.into(), hidden.into()];
+    Launch::linear(OP, num_tokens, threads_for(hidden / 8, 256), arguments)
+}
+
+/// Launches the gathering of bf16 rows on a device (`kernels/embedding.cu`): those that logits are due of.
+///
+/// - `from`: `[rows, width]`, bf16
+/// - `indices`: `[count]`, u32, below `rows`
+/// - `out`: `[count, width]`, bf16
+///
+/// `width` is a multiple of 8.
+pub fn gather_rows_launch([from, indices, out]: [Address; 3], count: u32, width: u32) -> Launch {
+    let arguments = vec![from.into(), indices.into(), out.into(), width.into()];
+    Launch::linear("gather_rows", count, threads_for(width / 8, 256), arguments)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::OpError;
 use super::access::{check_dims, check_dtype, check_index, dims, read, shape, write};
 use super::dot::{Product, Rows, TASK_OPERATIONS, Weight, multiply_each};
 use super::lanes::Isa;
+use super::launch::{Address, Launch, threads_for};
 
 /// Which rows go to which expert, as [`super::sort_by_expert`] writes it.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,30 @@ pub enum Side {
     In,
     /// From rows sorted by expert to pairs.
     Out,
+}
+
+/// Launches [`combine_experts`] on a device (`kernels/route.cu`).
+///
+/// - `pairs`: `[num_tokens * top_k, hidden]`, f32
+/// - `weights`: `[num_tokens, top_k]`, f32
+/// - `out`: `[num_tokens, hidden]`, f32
+///
+/// `hidden` is a multiple of 4.
+pub fn combine_experts_launch(
+    [pairs, weights, out]: [Address; 3],
+    num_tokens: u32,
+    hidden: u32,
+    top_k: u32,
+) -> Launch {
+    let arguments = vec![
+        pairs.into(),
+        weights.into(),
+        out.into(),
+        hidden.into(),
+        top_k.into(),
+    ];
+    let threads = threads_for(hidden / 4, 256);
+    Launch::linear("combine_experts", num_tokens, threads, arguments)
 }
 
 /// Multiplies each row with the weights of its expert: `y = x · w[expert]ᵀ`.

@@ -1,4 +1,4 @@
-//! Device operations, one file per op: its contract, its CPU implementation, later its CUDA launch.
+//! Device operations, one file per op: its contract, its CPU implementation, its CUDA launch.
 //!
 //! Each op is a plain function over candle tensors that writes into a tensor the caller owns and allocates no device
 //! memory. Knows no model, no requests and no files.
@@ -15,8 +15,11 @@ mod dot;
 mod embedding;
 mod experts;
 mod lanes;
+mod launch;
 mod linear;
 mod paged_attention;
+#[cfg(test)]
+mod parity;
 mod rms_norm;
 mod rope;
 mod route;
@@ -27,15 +30,16 @@ mod upload;
 mod weighted_sum;
 
 pub use copy_blocks::copy_blocks;
-pub use embedding::embedding;
-pub use experts::{Routing, Side, combine_experts, grouped_linear};
+pub use embedding::{embedding, embedding_launch, gather_rows_launch};
+pub use experts::{Routing, Side, combine_experts, combine_experts_launch, grouped_linear};
 pub use lanes::Isa;
+pub use launch::{Address, Argument, Launch};
 pub use linear::linear;
 pub use paged_attention::{Pages, paged_attention};
-pub use rms_norm::{add_rms_norm, rms_norm};
-pub use rope::{RopeTable, rope};
-pub use route::{route, sort_by_expert};
-pub use silu_mul::silu_mul;
+pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
+pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
+pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
+pub use silu_mul::{silu_mul, silu_mul_launch};
 pub use store_kv::store_kv;
 pub use upload::{lend, upload, zero};
 

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::OpError;
 use super::access::{check_dims, dims, read, write};
 use super::lanes::{LANES, tree, widest};
+use super::launch::{Address, Launch, threads_for};
 
 const OP: &str = "rms_norm";
 
@@ -74,6 +75,31 @@ pub fn add_rms_norm(
             })
         },
     )?
+}
+
+/// Launches [`add_rms_norm`] on a device, where `out` is bf16 (`kernels/rms_norm.cu`).
+///
+/// - `x`, `residual`: `[num_tokens, hidden]`, f32
+/// - `weight`: `[hidden]`, f32
+/// - `out`: `[num_tokens, hidden]`, bf16
+///
+/// `hidden` is a multiple of 4.
+pub fn add_rms_norm_launch(
+    [x, residual, weight, out]: [Address; 4],
+    num_tokens: u32,
+    hidden: u32,
+    eps: f32,
+) -> Launch {
+    let arguments = vec![
+        x.into(),
+        residual.into(),
+        weight.into(),
+        out.into(),
+        hidden.into(),
+        eps.into(),
+    ];
+    let threads = threads_for(hidden / 4, 1024);
+    Launch::linear("add_rms_norm", num_tokens, threads, arguments)
 }
 
 widest! {

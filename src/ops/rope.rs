@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::OpError;
 use super::access::{check_dims, check_index, dims, read, shape, write};
+use super::launch::{Address, Launch, threads_for};
 
 const OP: &str = "rope";
 
@@ -59,6 +60,11 @@ impl RopeTable {
             sin: device(sin)?,
         })
     }
+
+    /// Cosines and sines: each `[max_positions, head_dim / 2]`, f32, contiguous.
+    pub fn angles(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
 }
 
 /// Turns each head by its token's position.
@@ -96,6 +102,54 @@ pub fn rope(x: &Tensor, positions: &Tensor, table: &RopeTable) -> Result<(), OpE
             }
         }
     })
+}
+
+/// Where the tensors of [`rope_store_kv_launch`] lie.
+#[derive(Debug, Clone, Copy)]
+pub struct RopeStoreKv {
+    /// `[num_tokens, (heads + 2 * kv_heads) * head_dim]`, f32: queries, keys, values
+    pub qkv: Address,
+    /// `[num_tokens]`, u32
+    pub positions: Address,
+    /// `[num_tokens]`, u32; [`u32::MAX`] for a token that only fills a batch
+    pub slots: Address,
+    /// `[max_positions, head_dim / 2]`, f32
+    pub cos: Address,
+    /// as `cos`
+    pub sin: Address,
+    /// `[num_tokens, heads * head_dim]`, bf16, written
+    pub q: Address,
+    /// `[num_blocks * block_size, kv_heads * head_dim]`, bf16, written
+    pub k_cache: Address,
+    /// as `k_cache`
+    pub v_cache: Address,
+}
+
+/// Launches [`rope`] on queries and keys, and [`super::store_kv`], in one kernel (`kernels/rope_store_kv.cu`).
+///
+/// `head_dim` is a multiple of 8; positions and slots are in range.
+pub fn rope_store_kv_launch(
+    at: RopeStoreKv,
+    num_tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+) -> Launch {
+    let arguments = vec![
+        at.qkv.into(),
+        at.positions.into(),
+        at.slots.into(),
+        at.cos.into(),
+        at.sin.into(),
+        at.q.into(),
+        at.k_cache.into(),
+        at.v_cache.into(),
+        heads.into(),
+        kv_heads.into(),
+        head_dim.into(),
+    ];
+    let threads = threads_for((heads + kv_heads) * head_dim / 8, 256);
+    Launch::linear("rope_store_kv", num_tokens, threads, arguments)
 }
 
 #[cfg(test)]

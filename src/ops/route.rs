@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::OpError;
 use super::access::{check_dims, check_index, dims, read, shape, write};
 use super::lanes::exp;
+use super::launch::{Address, Launch, WARP, threads_for};
 
 /// Picks each token's most probable experts and scales their probabilities to sum to one.
 ///
@@ -125,6 +126,65 @@ pub fn sort_by_expert(experts: &Tensor, order: &Tensor, offsets: &Tensor) -> Res
             )
         },
     )?
+}
+
+/// Sizes of the mixture that the device's kernels route.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteSizes {
+    /// Tokens of the step.
+    pub num_tokens: u32,
+    /// A multiple of 8.
+    pub hidden: u32,
+    /// At most 32.
+    pub num_experts: u32,
+    /// At most `num_experts`.
+    pub top_k: u32,
+}
+
+/// Launches the gate's product and [`route`] in one kernel (`kernels/route.cu`).
+///
+/// - `normed`: `[num_tokens, hidden]`, bf16
+/// - `gate`: `[num_experts, hidden]`, bf16
+/// - `experts`: `[num_tokens, top_k]`, u32, written
+/// - `weights`: `[num_tokens, top_k]`, f32, written
+pub fn route_launch([normed, gate, experts, weights]: [Address; 4], sizes: RouteSizes) -> Launch {
+    let arguments = vec![
+        normed.into(),
+        gate.into(),
+        experts.into(),
+        weights.into(),
+        sizes.num_tokens.into(),
+        sizes.hidden.into(),
+        sizes.num_experts.into(),
+        sizes.top_k.into(),
+    ];
+    // A token alone has a block of its own; many share one, which keeps the gate's rows in the cache.
+    let warps = sizes.num_tokens.div_ceil(128).clamp(1, 8);
+    let blocks = sizes.num_tokens.div_ceil(warps);
+    Launch::linear("route", blocks, warps * WARP, arguments)
+}
+
+/// Launches [`sort_by_expert`] on a device (`kernels/route.cu`).
+///
+/// - `experts`, `order`: `[num_pairs]`, u32
+/// - `offsets`: `[num_experts + 1]`, u32
+pub fn sort_by_expert_launch(
+    [experts, order, offsets]: [Address; 3],
+    num_pairs: u32,
+    num_experts: u32,
+) -> Launch {
+    let threads = threads_for(num_pairs, 1024);
+    let arguments = vec![
+        experts.into(),
+        order.into(),
+        offsets.into(),
+        num_pairs.into(),
+        num_experts.into(),
+    ];
+    Launch {
+        shared_bytes: (threads / WARP + 1) * num_experts * 4,
+        ..Launch::linear("sort_by_expert", 1, threads, arguments)
+    }
 }
 
 #[cfg(test)]

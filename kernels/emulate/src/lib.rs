@@ -1,0 +1,259 @@
+//! Runs CUDA kernels without a GPU: the same `.cu` sources compiled as C++, each CUDA thread a fiber on the CPU.
+//!
+//! A launch has the form of `cuLaunchKernel`: a name, a grid, a block, bytes of shared memory and the arguments. Every
+//! load and store of a kernel is judged: outside of every buffer, misaligned, of memory that nobody has written, or of
+//! what another thread has written since the last barrier, it ends the launch with a [`Fault`] that names kernel, block
+//! and thread. Blocks run one after the other; what one block writes, no other may touch in the same launch, except
+//! by atomics.
+//!
+//! It knows no device's speed and nothing of tensors.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[cfg(test)]
+mod tests;
+
+/// What kernels read and write: plain numbers.
+///
+/// # Safety
+/// Any bytes are a value, and there is no padding.
+#[allow(unsafe_code)]
+pub unsafe trait Element: Copy + Send + 'static {}
+macro_rules! elements {
+    ($($t:ty),*) => { $(
+        // SAFETY: numbers have no padding, and any bytes are one.
+        #[allow(unsafe_code)]
+        unsafe impl Element for $t {}
+    )* };
+}
+elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+
+/// Device memory: `len` elements, 256-byte aligned as cudaMalloc's are, known to the judge.
+pub struct Buffer<T: Element> {
+    memory: Box<UnsafeCell<[Line]>>,
+    len: usize,
+    elements: std::marker::PhantomData<T>,
+}
+
+#[repr(align(256))]
+#[derive(Clone, Copy)]
+struct Line(#[allow(dead_code, reason = "read through the buffer's address")] [u8; 256]);
+
+// SAFETY: the memory is touched under the machine's lock only.
+#[allow(unsafe_code)]
+unsafe impl<T: Element> Send for Buffer<T> {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl<T: Element> Sync for Buffer<T> {}
+
+impl<T: Element> Buffer<T> {
+    /// With these elements in it.
+    pub fn new(elements: &[T]) -> Self {
+        let buffer = Self::allocate(elements.len(), true);
+        let _machine = machine();
+        // SAFETY: as many bytes as `allocate` made room for, which nobody else touches under the lock.
+        #[allow(unsafe_code)]
+        unsafe {
+            let bytes = size_of_val(elements);
+            std::ptr::copy_nonoverlapping(elements.as_ptr().cast::<u8>(), buffer.start(), bytes);
+        }
+        buffer
+    }
+
+    /// Full of bytes that nobody has written: reading one before a kernel has written it is a fault.
+    pub fn poisoned(len: usize) -> Self {
+        Self::allocate(len, false)
+    }
+
+    fn allocate(len: usize, initialised: bool) -> Self {
+        let lines = (len * size_of::<T>()).div_ceil(256).max(1);
+        let memory: Box<[Line]> = vec![Line([0xcc; 256]); lines].into_boxed_slice();
+        // SAFETY: UnsafeCell has the layout of what is in it.
+        #[allow(unsafe_code)]
+        let memory = unsafe { Box::from_raw(Box::into_raw(memory) as *mut UnsafeCell<[Line]>) };
+        let buffer = Self {
+            memory,
+            len,
+            elements: std::marker::PhantomData,
+        };
+        let _machine = machine();
+        // SAFETY: the memory lives until `drop` takes it back.
+        #[allow(unsafe_code)]
+        unsafe {
+            emulated_register(buffer.start().cast(), len * size_of::<T>(), initialised);
+        }
+        buffer
+    }
+
+    /// What is in it now.
+    ///
+    /// # Panics
+    /// If there is an element that nobody has written.
+    pub fn values(&self) -> Vec<T> {
+        let _machine = machine();
+        // SAFETY: registered by `allocate`.
+        #[allow(unsafe_code)]
+        let unwritten = unsafe { emulated_unwritten(self.start().cast()) };
+        assert_eq!(unwritten, 0, "bytes of the buffer that nobody has written");
+        self.copied()
+    }
+
+    /// What is in it now, whether anybody has written it or not.
+    pub fn raw_values(&self) -> Vec<T> {
+        let _machine = machine();
+        self.copied()
+    }
+
+    fn copied(&self) -> Vec<T> {
+        let mut values = Vec::with_capacity(self.len);
+        // SAFETY: `len` elements lie there, aligned; any bytes are an element.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.start().cast::<T>(), values.as_mut_ptr(), self.len);
+            values.set_len(self.len);
+        }
+        values
+    }
+
+    /// Its address, as a kernel's argument.
+    pub fn pointer(&self) -> Argument {
+        self.pointer_at(0)
+    }
+
+    /// The address of one of its elements, as a kernel's argument.
+    pub fn pointer_at(&self, index: usize) -> Argument {
+        Argument::Pointer(self.start() as u64 + (index * size_of::<T>()) as u64)
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.memory.get().cast()
+    }
+}
+
+impl<T: Element> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let _machine = machine();
+        // SAFETY: registered by `allocate`.
+        #[allow(unsafe_code)]
+        unsafe {
+            emulated_unregister(self.start().cast());
+        }
+    }
+}
+
+/// One argument of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Argument {
+    /// An address; what lies there is judged at each access.
+    Pointer(u64),
+    /// A 32-bit integer, signed or not.
+    U32(u32),
+    /// A float.
+    F32(f32),
+}
+
+/// How a kernel is launched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch<'a> {
+    /// The kernel's name.
+    pub kernel: &'a str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// In the order of the kernel's parameters.
+    pub arguments: Vec<Argument>,
+}
+
+/// What a kernel did wrong, in a sentence that names kernel, block and thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault(String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Launch<'_> {
+    /// Runs the kernel to its end or its first fault.
+    ///
+    /// # Errors
+    /// [`Fault`]; buffers then hold what was written before.
+    pub fn run(&self) -> Result<(), Fault> {
+        let kernel =
+            CString::new(self.kernel).map_err(|_| Fault("no kernel has such a name".into()))?;
+        let mut values: Vec<u64> = (self.arguments.iter())
+            .map(|argument| match *argument {
+                Argument::Pointer(address) => address,
+                Argument::U32(number) => u64::from_ne_bytes(widened(number.to_ne_bytes())),
+                Argument::F32(number) => u64::from_ne_bytes(widened(number.to_ne_bytes())),
+            })
+            .collect();
+        let mut addresses: Vec<*mut c_void> = values
+            .iter_mut()
+            .map(|value| std::ptr::from_mut(value).cast())
+            .collect();
+        let mut said = [0u8; 512];
+        let _machine = machine();
+        // SAFETY: grid and block are three numbers, arguments `len` addresses of 8 bytes each, and the runtime writes at
+        // most `said.len()` bytes with a zero at the end. Every access of the kernel is judged before it is made.
+        #[allow(unsafe_code)]
+        let failed = unsafe {
+            emulated_launch(
+                kernel.as_ptr(),
+                self.grid.as_ptr(),
+                self.block.as_ptr(),
+                self.shared_bytes,
+                addresses.as_mut_ptr(),
+                addresses.len() as u32,
+                said.as_mut_ptr().cast(),
+                said.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let length = said
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(said.len());
+        Err(Fault(String::from_utf8_lossy(&said[..length]).into_owned()))
+    }
+}
+
+/// Four bytes at the front of eight, where a 32-bit parameter is read.
+fn widened(bytes: [u8; 4]) -> [u8; 8] {
+    let [a, b, c, d] = bytes;
+    [a, b, c, d, 0, 0, 0, 0]
+}
+
+/// There is one machine, with one kernel at a time.
+fn machine() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    fn emulated_register(at: *mut c_void, bytes: usize, initialised: bool);
+    fn emulated_unregister(at: *mut c_void);
+    fn emulated_unwritten(at: *mut c_void) -> usize;
+    fn emulated_launch(
+        name: *const c_char,
+        grid: *const u32,
+        block: *const u32,
+        dynamic_bytes: u32,
+        arguments: *mut *mut c_void,
+        count: u32,
+        fault: *mut c_char,
+        room: usize,
+    ) -> c_int;
+}

@@ -1,0 +1,77 @@
+//! Every kernel of `kernels/` beside its twin on the CPU, without a GPU: the emulation runs it and judges each access.
+//!
+//! Inputs are random, sizes odd, outputs poisoned. What the kernel rounds to bf16 is compared with a sum in f64 of the
+//! same bf16 inputs: half a unit in the last of bf16's 8 digits, and what the order of an f32 sum may cost.
+
+mod experts;
+mod rows;
+
+use half::bf16;
+use mixgate_emulate::{Buffer, Fault};
+
+use super::{Address, Argument, Launch};
+use crate::ops::testing::floats;
+
+/// Runs a launch on the emulated device.
+fn run(launch: Launch) {
+    tried(&launch).unwrap_or_else(|fault| panic!("{fault}"));
+}
+
+fn tried(launch: &Launch) -> Result<(), Fault> {
+    let argument = |argument: &Argument| match *argument {
+        Argument::Address(Address(at)) => mixgate_emulate::Argument::Pointer(at),
+        Argument::U32(number) => mixgate_emulate::Argument::U32(number),
+        Argument::F32(number) => mixgate_emulate::Argument::F32(number),
+    };
+    let emulated = mixgate_emulate::Launch {
+        kernel: launch.kernel,
+        grid: launch.grid,
+        block: launch.block,
+        shared_bytes: launch.shared_bytes,
+        arguments: launch.arguments.iter().map(argument).collect(),
+    };
+    emulated.run()
+}
+
+/// Where a buffer lies.
+fn at<T: mixgate_emulate::Element>(buffer: &Buffer<T>) -> Address {
+    match buffer.pointer() {
+        mixgate_emulate::Argument::Pointer(address) => Address(address),
+        other => unreachable!("{other:?} is no address. This is a bug."),
+    }
+}
+
+/// Random numbers in −1..1 that bf16 holds exactly.
+fn narrow_floats(seed: u64, count: usize) -> Vec<f32> {
+    let narrow = |x: f32| bf16::from_f32(x).to_f32();
+    floats(seed, count).into_iter().map(narrow).collect()
+}
+
+/// On the device as bf16.
+fn narrowed(values: &[f32]) -> Buffer<u16> {
+    Buffer::new(&bits(values))
+}
+
+fn bits(values: &[f32]) -> Vec<u16> {
+    values
+        .iter()
+        .map(|&x| bf16::from_f32(x).to_bits())
+        .collect()
+}
+
+fn widened(bits: &[u16]) -> Vec<f32> {
+    bits.iter().map(|&x| bf16::from_bits(x).to_f32()).collect()
+}
+
+/// Compares bf16 with f64: half a unit in the last of bf16's 8 digits (at most 2⁻⁸ of the value), and `sums` roundings of f32.
+fn assert_rounded(given: &[f32], exact: &[f64], sums: usize) {
+    assert_eq!(given.len(), exact.len());
+    let tolerance = 2f64.powi(-8) + sums as f64 * f32::EPSILON as f64;
+    for (at, (&given, &exact)) in given.iter().zip(exact).enumerate() {
+        let error = (given as f64 - exact).abs();
+        assert!(
+            error <= tolerance * exact.abs() + 1e-30,
+            "element {at}: {given}, not {exact}"
+        );
+    }
+}

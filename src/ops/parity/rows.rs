@@ -1,0 +1,196 @@
+//! Kernels that work on a token at a time.
+
+use candle_core::Device;
+use mixgate_emulate::Buffer;
+
+use super::{assert_rounded, at, narrow_floats, narrowed, run, tried, widened};
+use crate::ops::testing::{floats, indices, poisoned, tensor, values};
+use crate::ops::{self, RopeStoreKv, RopeTable};
+
+#[test]
+fn add_rms_norm_matches_cpu() {
+    // Fewer elements than threads, a tail beyond a full turn of a block, Mixtral's own.
+    for (tokens, hidden) in [(1, 4), (3, 100), (2, 132), (2, 4096), (1, 4100)] {
+        let count = tokens * hidden;
+        let (x, before, weight) = (floats(1, count), floats(2, count), floats(3, hidden));
+        let (x_at, residual, weight_at) =
+            (Buffer::new(&x), Buffer::new(&before), Buffer::new(&weight));
+        let out = Buffer::<u16>::poisoned(count);
+        let tensors = [at(&x_at), at(&residual), at(&weight_at), at(&out)];
+        run(ops::add_rms_norm_launch(
+            tensors,
+            tokens as u32,
+            hidden as u32,
+            1e-5,
+        ));
+
+        let twin = tensor(&before, &[tokens, hidden]);
+        let twin_out = poisoned(&[tokens, hidden]);
+        let (x, weight) = (tensor(&x, &[tokens, hidden]), tensor(&weight, &[hidden]));
+        ops::add_rms_norm(&x, &twin, &weight, 1e-5, &twin_out).unwrap();
+        assert_eq!(residual.values(), values(&twin), "the sum has one order");
+        let exact: Vec<f64> = values(&twin_out).into_iter().map(f64::from).collect();
+        assert_rounded(&widened(&out.values()), &exact, 64);
+    }
+}
+
+#[test]
+fn rope_store_kv_matches_cpu() {
+    for (heads, kv_heads, head_dim) in [(4, 2, 8), (3, 1, 24), (32, 8, 128)] {
+        let (tokens, block_size, num_blocks) = (5usize, 4usize, 6usize);
+        let width = (heads + 2 * kv_heads) * head_dim;
+        let qkv = floats(4, tokens * width);
+        let positions = [0u32, 7, 63, 1, 30];
+        // Page boundaries on both sides, blocks out of order, and one token that only fills the batch.
+        let slots = [3u32, 4, 23, u32::MAX, 8];
+        let table = RopeTable::new(64, head_dim, 1e6, &Device::Cpu).unwrap();
+        let (cos, sin) = table.angles();
+
+        let kept = num_blocks * block_size * kv_heads * head_dim;
+        let (qkv_at, positions_at, slots_at) = (
+            Buffer::new(&qkv),
+            Buffer::new(&positions),
+            Buffer::new(&slots),
+        );
+        let (cos_at, sin_at) = (Buffer::new(&values(cos)), Buffer::new(&values(sin)));
+        let q = Buffer::<u16>::poisoned(tokens * heads * head_dim);
+        let (k_cache, v_cache) = (Buffer::<u16>::poisoned(kept), Buffer::<u16>::poisoned(kept));
+        let tensors = RopeStoreKv {
+            qkv: at(&qkv_at),
+            positions: at(&positions_at),
+            slots: at(&slots_at),
+            cos: at(&cos_at),
+            sin: at(&sin_at),
+            q: at(&q),
+            k_cache: at(&k_cache),
+            v_cache: at(&v_cache),
+        };
+        let sizes = [tokens, heads, kv_heads, head_dim].map(|size| size as u32);
+        let [tokens_u32, heads_u32, kv_heads_u32, head_dim_u32] = sizes;
+        run(ops::rope_store_kv_launch(
+            tensors,
+            tokens_u32,
+            heads_u32,
+            kv_heads_u32,
+            head_dim_u32,
+        ));
+
+        let part = |from: usize, heads: usize| -> Vec<f32> {
+            let rows = qkv.chunks(width);
+            rows.flat_map(|row| row[from * head_dim..][..heads * head_dim].to_vec())
+                .collect()
+        };
+        let turned = |from: usize, heads: usize| -> Vec<f32> {
+            let x = tensor(&part(from, heads), &[tokens, heads, head_dim]);
+            ops::rope(&x, &indices(&positions), &table).unwrap();
+            values(&x)
+        };
+        // A turn is a difference of products: its error counts against its inputs, which are below one.
+        let near = |given: f32, exact: f32| {
+            let tolerance = exact.abs() / 256.0 + 4.0 * f32::EPSILON;
+            assert!((given - exact).abs() <= tolerance, "{given}, not {exact}");
+        };
+        for (given, exact) in widened(&q.values()).iter().zip(turned(0, heads)) {
+            near(*given, exact);
+        }
+        let row = kv_heads * head_dim;
+        let keys = turned(heads, kv_heads);
+        let plain = part(heads + kv_heads, kv_heads);
+        for (cache, rows) in [(&k_cache, keys), (&v_cache, plain)] {
+            let cache = cache.raw_values();
+            for (slot, stored) in cache.chunks(row).enumerate() {
+                match slots.iter().position(|&it| it as usize == slot) {
+                    Some(token) => {
+                        for (given, exact) in widened(stored).iter().zip(&rows[token * row..]) {
+                            near(*given, *exact);
+                        }
+                    }
+                    None => assert!(stored.iter().all(|&bits| bits == 0xcccc), "slot {slot}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn embedding_matches_cpu() {
+    for (vocab, hidden, ids) in [
+        (5, 8, vec![4u32, 0, 4]),
+        (7, 2056, vec![6]),
+        (3, 4096, vec![1, 2]),
+    ] {
+        let table = narrow_floats(5, vocab * hidden);
+        let (table_at, ids_at) = (narrowed(&table), Buffer::new(&ids));
+        let out = Buffer::<f32>::poisoned(ids.len() * hidden);
+        let tensors = [at(&table_at), at(&ids_at), at(&out)];
+        run(ops::embedding_launch(
+            tensors,
+            ids.len() as u32,
+            hidden as u32,
+        ));
+        let twin = poisoned(&[ids.len(), hidden]);
+        ops::embedding(&tensor(&table, &[vocab, hidden]), &indices(&ids), &twin).unwrap();
+        assert_eq!(out.values(), values(&twin));
+    }
+}
+
+#[test]
+fn an_id_beyond_the_table_does_not_pass_unseen() {
+    let (table, ids) = (narrowed(&narrow_floats(5, 16)), Buffer::new(&[2u32]));
+    let out = Buffer::<f32>::poisoned(8);
+    let launch = ops::embedding_launch([at(&table), at(&ids), at(&out)], 1, 8);
+    assert_eq!(
+        tried(&launch).unwrap_err().to_string(),
+        "embedding: block (0, 0, 0), thread (0, 0, 0) reads 16 bytes, 0 after the end of a buffer of 32"
+    );
+}
+
+#[test]
+fn gather_rows_matches_cpu() {
+    let (rows, width) = (6, 264);
+    let from = narrow_floats(6, rows * width);
+    let (from_at, chosen) = (narrowed(&from), [5u32, 0, 3]);
+    let (chosen_at, out) = (Buffer::new(&chosen), Buffer::<u16>::poisoned(3 * width));
+    run(ops::gather_rows_launch(
+        [at(&from_at), at(&chosen_at), at(&out)],
+        3,
+        width as u32,
+    ));
+    let expected: Vec<f32> = chosen
+        .iter()
+        .flat_map(|&row| from[row as usize * width..][..width].to_vec())
+        .collect();
+    assert_eq!(widened(&out.values()), expected);
+}
+
+#[test]
+fn silu_mul_matches_cpu() {
+    // A captured launch has room for more rows than there are, and more rows than blocks.
+    for (rows, room, width) in [
+        (1, 1, 8),
+        (7, 16, 264),
+        (2, 2, 14336),
+        (0, 8, 8),
+        (1100, 1100, 16),
+    ] {
+        let gate_up: Vec<f32> = narrow_floats(7, room * 2 * width)
+            .iter()
+            .map(|x| x * 16.0)
+            .collect();
+        let (from, count) = (narrowed(&gate_up), Buffer::new(&[rows as u32]));
+        let out = Buffer::<u16>::poisoned(room * width);
+        let tensors = [at(&from), at(&out), at(&count)];
+        run(ops::silu_mul_launch(tensors, room as u32, width as u32));
+        let exact: Vec<f64> = (0..rows * width)
+            .map(|i| {
+                let gate = gate_up[i / width * 2 * width + i % width] as f64;
+                let up = gate_up[i / width * 2 * width + width + i % width] as f64;
+                gate / (1.0 + (-gate).exp()) * up
+            })
+            .collect();
+        let given = out.raw_values();
+        // Four roundings, and the device's fast exponential.
+        assert_rounded(&widened(&given[..rows * width]), &exact, 16);
+        assert!(given[rows * width..].iter().all(|&bits| bits == 0xcccc));
+    }
+}

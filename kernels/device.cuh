@@ -86,6 +86,21 @@ __device__ __forceinline__ void store_bf16x4(bf16 *at, float a, float b, float c
   *reinterpret_cast<uint2 *>(at) = {pack_two(a, b), pack_two(c, d)};
 #endif
 }
+// Four bytes at a multiple of 4, eight at a multiple of 8.
+__device__ __forceinline__ void store_word(void *at, unsigned word) {
+#ifdef MIXGATE_EMULATED
+  emulated::store4(at, word);
+#else
+  *static_cast<unsigned *>(at) = word;
+#endif
+}
+__device__ __forceinline__ void store_two(float *at, float a, float b) {
+#ifdef MIXGATE_EMULATED
+  emulated::store8(at, {__float_as_uint(a), __float_as_uint(b)});
+#else
+  *reinterpret_cast<float2 *>(at) = {a, b};
+#endif
+}
 __device__ __forceinline__ Bf16x8 load8(const bf16 *at) { return {load16(at)}; }
 __device__ __forceinline__ void store8(bf16 *at, const Bf16x8 &packed) { store16(at, packed.bits); }
 

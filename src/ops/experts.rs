@@ -53,6 +53,128 @@ pub fn combine_experts_launch(
     Launch::linear("combine_experts", num_tokens, threads, arguments)
 }
 
+/// Where the tensors of [`grouped_linear_launch`] lie.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupedLinear {
+    /// `[num_tokens, k]` on side `In`, `[num_pairs, k]` in sorted order on side `Out`; bf16
+    pub x: Address,
+    /// `[num_experts, n, k]`, bf16
+    pub w: Address,
+    /// `[num_pairs]`, u32, as [`super::sort_by_expert`] writes it
+    pub order: Address,
+    /// `[num_experts + 1]`, u32, likewise
+    pub offsets: Address,
+    /// `[num_pairs, n]`, written: bf16 in sorted order on side `In`, f32 by pair on side `Out`
+    pub y: Address,
+}
+
+/// Sizes of [`grouped_linear_launch`].
+#[derive(Debug, Clone, Copy)]
+pub struct GroupedSizes {
+    /// Tokens of the step times experts per token.
+    pub num_pairs: u32,
+    /// Width of `y`; a multiple of 8.
+    pub n: u32,
+    /// Width of `x`; a multiple of 8.
+    pub k: u32,
+    /// At most 32.
+    pub num_experts: u32,
+    /// Experts per token.
+    pub top_k: u32,
+}
+
+/// Launches [`grouped_linear`] on tensor cores (`kernels/grouped_gemm.cu`).
+///
+/// The grid has room for any distribution of the pairs over the experts: how many rows each has is known on the device
+/// alone.
+pub fn grouped_linear_launch(at: GroupedLinear, side: Side, sizes: GroupedSizes) -> Launch {
+    let tile = Tile::for_rows(sizes.num_pairs.div_ceil(sizes.num_experts));
+    grouped_linear_launch_with(tile, at, side, sizes)
+}
+
+/// The same, in blocks of `tile`.
+pub(super) fn grouped_linear_launch_with(
+    tile: Tile,
+    at: GroupedLinear,
+    side: Side,
+    sizes: GroupedSizes,
+) -> Launch {
+    let GroupedSizes {
+        num_pairs,
+        n,
+        k,
+        num_experts,
+        top_k,
+    } = sizes;
+    let (rows, threads) = (tile.rows(), tile.threads());
+    let row_blocks = num_pairs.min(num_experts) + num_pairs / rows;
+    Launch {
+        kernel: tile.kernel(side),
+        grid: [n.div_ceil(Tile::COLUMNS), row_blocks, 1],
+        block: [threads, 1, 1],
+        shared_bytes: Tile::STAGES * (rows + Tile::COLUMNS) * 128,
+        arguments: vec![
+            at.x.into(),
+            at.w.into(),
+            at.order.into(),
+            at.offsets.into(),
+            at.y.into(),
+            n.into(),
+            k.into(),
+            num_experts.into(),
+            top_k.into(),
+        ],
+    }
+}
+
+/// How many rows of one expert a block multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tile {
+    Rows16,
+    Rows64,
+    Rows128,
+}
+
+impl Tile {
+    const COLUMNS: u32 = 128;
+    const STAGES: u32 = 4;
+
+    /// For so many rows per expert on average. Some experts have more: then their weights are read again, from L2.
+    fn for_rows(rows: u32) -> Self {
+        match rows {
+            0..=12 => Self::Rows16,
+            13..=96 => Self::Rows64,
+            _ => Self::Rows128,
+        }
+    }
+
+    fn rows(self) -> u32 {
+        match self {
+            Self::Rows16 => 16,
+            Self::Rows64 => 64,
+            Self::Rows128 => 128,
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            Self::Rows16 | Self::Rows64 => 128,
+            Self::Rows128 => 256,
+        }
+    }
+
+    fn kernel(self, side: Side) -> &'static str {
+        match (side, self) {
+            (Side::In, Self::Rows16) => "experts_in_bf16_m16",
+            (Side::In, Self::Rows64) => "experts_in_bf16_m64",
+            (Side::In, Self::Rows128) => "experts_in_bf16_m128",
+            (Side::Out, Self::Rows16) => "experts_out_bf16_m16",
+            (Side::Out, Self::Rows64) => "experts_out_bf16_m64",
+            (Side::Out, Self::Rows128) => "experts_out_bf16_m128",
+        }
+    }
+}
+
 /// Multiplies each row with the weights of its expert: `y = x · w[expert]ᵀ`.
 ///
 /// - `x`: `[num_tokens, k]` on side `In`, `[num_tokens * top_k, k]` in sorted order on side `Out`; f32, contiguous

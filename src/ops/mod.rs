@@ -31,7 +31,10 @@ mod weighted_sum;
 
 pub use copy_blocks::copy_blocks;
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
-pub use experts::{Routing, Side, combine_experts, combine_experts_launch, grouped_linear};
+pub use experts::{
+    GroupedLinear, GroupedSizes, Routing, Side, combine_experts, combine_experts_launch,
+    grouped_linear, grouped_linear_launch,
+};
 pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
 pub use linear::linear;

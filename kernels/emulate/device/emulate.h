@@ -49,6 +49,7 @@ void touch(const void *at, unsigned bytes, bool write, bool atomic);
 uint4 load16(const void *at);
 void store16(void *at, const uint4 &value);
 void store8(void *at, const uint2 &value);
+void store4(void *at, unsigned value);
 void copy_async(void *to, const void *from, unsigned bytes, unsigned valid);
 void commit_async();
 void wait_async(unsigned pending);

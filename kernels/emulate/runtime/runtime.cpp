@@ -532,6 +532,11 @@ void store8(void *at, const uint2 &value) {
   *static_cast<uint2 *>(at) = value;
 }
 
+void store4(void *at, unsigned value) {
+  touch(at, 4, true, false);
+  *static_cast<unsigned *>(at) = value;
+}
+
 void copy_async(void *to, const void *from, unsigned bytes, unsigned valid) {
   Machine &m = machine();
   if (bytes != 4 && bytes != 8 && bytes != 16) fail("copies %u bytes by cp.async: 4, 8 or 16", bytes);

@@ -2,9 +2,10 @@
 
 use mixgate_emulate::Buffer;
 
-use super::{at, narrow_floats, narrowed, run};
+use super::{at, narrow_floats, narrowed, run, widened};
+use crate::ops::experts::{Tile, grouped_linear_launch_with};
 use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
-use crate::ops::{self, RouteSizes};
+use crate::ops::{self, GroupedLinear, GroupedSizes, RouteSizes, Side};
 
 fn routed(normed: &[f32], gate: &[f32], sizes: RouteSizes) -> (Vec<u32>, Vec<f32>) {
     let (normed, gate) = (narrowed(normed), narrowed(gate));
@@ -172,5 +173,134 @@ fn combine_experts_matches_cpu() {
         for (given, twin) in out.values().iter().zip(values(&twin)) {
             assert!((given - twin).abs() <= 4.0 * f32::EPSILON, "{given} {twin}");
         }
+    }
+}
+
+/// Multiplies on one side, on the emulated device and in f64 of the same inputs.
+fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
+    let [num_experts, n, k] = sizes;
+    let pairs = experts_of.len();
+    let mut order: Vec<u32> = (0..pairs as u32).collect();
+    order.sort_by_key(|&pair| experts_of[pair as usize]);
+    let offsets: Vec<u32> = (0..=num_experts as u32)
+        .map(|end| experts_of.iter().filter(|&&expert| expert < end).count() as u32)
+        .collect();
+    let rows = if side == Side::In {
+        pairs / top_k
+    } else {
+        pairs
+    };
+    let (x, w) = (
+        narrow_floats(17, rows * k),
+        narrow_floats(18, num_experts * n * k),
+    );
+    let (x_at, w_at) = (narrowed(&x), narrowed(&w));
+    let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
+    let (sorted, by_pair) = (
+        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<f32>::poisoned(pairs * n),
+    );
+    let tensors = GroupedLinear {
+        x: at(&x_at),
+        w: at(&w_at),
+        order: at(&order_at),
+        offsets: at(&offsets_at),
+        y: if side == Side::In {
+            at(&sorted)
+        } else {
+            at(&by_pair)
+        },
+    };
+    let sizes = GroupedSizes {
+        num_pairs: pairs as u32,
+        n: n as u32,
+        k: k as u32,
+        num_experts: num_experts as u32,
+        top_k: top_k as u32,
+    };
+    run(grouped_linear_launch_with(tile, tensors, side, sizes));
+
+    let given = match side {
+        Side::In => widened(&sorted.values()),
+        Side::Out => by_pair.values(),
+    };
+    for (place, &pair) in order.iter().enumerate() {
+        let (x_row, y_row) = match side {
+            Side::In => (pair as usize / top_k, place),
+            Side::Out => (place, pair as usize),
+        };
+        let expert = experts_of[pair as usize] as usize;
+        for column in 0..n {
+            let terms =
+                (0..k).map(|i| x[x_row * k + i] as f64 * w[(expert * n + column) * k + i] as f64);
+            let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
+                (sum + term, size + term.abs())
+            });
+            // f32 sums in any order, then, on side In, one rounding to bf16.
+            let rounding = if side == Side::In {
+                exact.abs() / 256.0
+            } else {
+                0.0
+            };
+            let tolerance = rounding + f32::EPSILON as f64 * (k as f64).sqrt() * size;
+            let given = given[y_row * n + column] as f64;
+            assert!(
+                (given - exact).abs() <= tolerance,
+                "row {y_row}, column {column}: {given}, not {exact}"
+            );
+        }
+    }
+}
+
+#[test]
+fn grouped_linear_matches_cpu() {
+    let one = [6u32, 2];
+    let few = [3u32, 1, 3, 5, 0, 3, 7, 3];
+    let crowd = [2u32; 38];
+    let spread: Vec<u32> = (0..150).map(|i| i * i % 7 % 3).collect();
+    for side in [Side::In, Side::Out] {
+        // A single token, in whole tiles; then tails of rows, columns and k, with experts that have nobody.
+        check_product(Tile::Rows16, side, &one, 2, [8, 128, 64]);
+        check_product(Tile::Rows16, side, &few, 2, [8, 136, 200]);
+        // Everybody on one expert: three blocks of rows. More of k than there are stages.
+        check_product(Tile::Rows16, side, &crowd, 2, [4, 24, 8]);
+        check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456]);
+        check_product(Tile::Rows64, side, &spread, 3, [5, 72, 72]);
+        check_product(Tile::Rows128, side, &spread, 3, [3, 136, 80]);
+    }
+}
+
+#[test]
+fn a_grouped_product_of_real_experts_stands_for_all_sizes_of_step() {
+    let sizes = |num_pairs| GroupedSizes {
+        num_pairs,
+        n: 28_672,
+        k: 4096,
+        num_experts: 8,
+        top_k: 2,
+    };
+    let nowhere = GroupedLinear {
+        x: ops::Address(0),
+        w: ops::Address(0),
+        order: ops::Address(0),
+        offsets: ops::Address(0),
+        y: ops::Address(0),
+    };
+    // Pairs of the step, the kernel for them and its rows, blocks of rows.
+    for (pairs, kernel, rows, row_blocks) in [
+        (2u32, "experts_in_bf16_m16", 16, 2),
+        (96, "experts_in_bf16_m16", 16, 14),
+        (256, "experts_in_bf16_m64", 64, 12),
+        (8192, "experts_in_bf16_m128", 128, 72),
+    ] {
+        let launch = ops::grouped_linear_launch(nowhere, Side::In, sizes(pairs));
+        assert_eq!((launch.kernel, launch.grid), (kernel, [224, row_blocks, 1]));
+        // The worst distribution: one pair more than whole blocks on as many experts as can be.
+        let begun = pairs.min(8);
+        assert!(row_blocks >= begun + (pairs - begun) / rows);
+        assert!(
+            launch.shared_bytes <= 163 << 10,
+            "what a block of an A100 can have"
+        );
     }
 }

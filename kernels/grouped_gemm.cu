@@ -1,0 +1,176 @@
+// The experts' products on tensor cores: rows sorted by expert, each expert's weights read once per block of rows.
+//
+// experts_in_*:   y[i] = x[order[i] / top_k] * w[expert]^T     x [num_tokens, k] bf16   y [num_pairs, n] bf16, sorted
+// experts_out_*:  y[order[i]] = x[i] * w[expert]^T             x [num_pairs, k] bf16    y [num_pairs, n] f32, by pair
+//   w        [num_experts, n, k]  bf16
+//   order    [num_pairs]          u32: pairs token * top_k + rank, expert by expert
+//   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
+// Grid: x = tiles of n, y = blocks of rows: at most min(num_experts, num_pairs) + num_pairs / BM of them. Which expert and
+// which rows a block has it finds in `offsets`, so that nothing waits for the host; blocks beyond the last end at once.
+// Needs k % 8 == 0, n % 8 == 0, num_experts <= 32.
+// Twin: src/ops/experts.rs, grouped_linear (sums in another order).  Bound: memory up to some 300 rows per expert, then
+// arithmetic; not measured yet.
+//
+// A block multiplies BM rows with BN columns of w, 64 elements of k at a time. STAGES tiles are under way by cp.async:
+//
+//   | being multiplied | arrived or arriving … STAGES - 2 of them | being asked for, where the last one was |
+//
+// Rows of a tile are 128 bytes. Their eight chunks of 16 bytes are permuted by the row's number, so that the eight rows of an
+// ldmatrix lie in different banks.
+#include "device.cuh"
+
+namespace {
+
+constexpr unsigned BK = 64, CHUNK = 8, CHUNKS = BK / CHUNK;
+
+// Where chunk `chunk` of row `row` lies in a tile.
+__device__ __forceinline__ unsigned swizzled(unsigned row, unsigned chunk) { return row * BK + (chunk ^ (row % CHUNKS)) * CHUNK; }
+
+__device__ __forceinline__ void store_pair(bf16 *at, float a, float b) { store_word(at, pack_two(a, b)); }
+__device__ __forceinline__ void store_pair(float *at, float a, float b) { store_two(at, a, b); }
+
+// BM x BN per block, WM x WN per warp.
+template <unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, bool IN, class Out>
+__device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, Out *y,
+                                         unsigned n, unsigned k, unsigned num_experts, unsigned top_k) {
+  constexpr unsigned WARPS_N = BN / WN, WARPS = BM / WM * WARPS_N, THREADS = WARPS * WARP;
+  constexpr unsigned TILES_M = WM / 16, TILES_N = WN / 8;
+  static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0, "warps cover the block in whole mma tiles");
+  static_assert(BM * CHUNKS % WARP == 0, "rows are copied by whole warps");
+
+  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  // Lane e counts the blocks of rows that expert e needs; the block's own number tells which is its.
+  const unsigned rows_of = lane < num_experts ? offsets[lane + 1] - offsets[lane] : 0;
+  unsigned blocks_until = (rows_of + BM - 1) / BM;  // becomes the sum over experts 0..=lane
+  const unsigned blocks_own = blocks_until;
+#pragma unroll
+  for (unsigned delta = 1; delta < WARP; delta *= 2) {
+    const unsigned its = __shfl_up_sync(ALL_LANES, blocks_until, delta);
+    if (lane >= delta) blocks_until += its;
+  }
+  const unsigned expert = __popc(__ballot_sync(ALL_LANES, blocks_until <= blockIdx.y));
+  if (expert >= num_experts) return;  // all of the block alike
+  const unsigned first_block = __shfl_sync(ALL_LANES, blocks_until - blocks_own, expert);
+  const unsigned first = offsets[expert] + (blockIdx.y - first_block) * BM;
+  const unsigned rows = min(BM, offsets[expert + 1] - first);
+  const unsigned column = blockIdx.x * BN;
+
+  DYNAMIC_SHARED(memory);
+  auto *x_tiles = reinterpret_cast<bf16 *>(memory);  // [STAGES][BM][BK]
+  auto *w_tiles = x_tiles + STAGES * BM * BK;        // [STAGES][BN][BK]
+  const bf16 *weights = w + size_t(expert) * n * k;
+
+  const auto ask = [&](unsigned stage, unsigned from) {
+    for (unsigned item = threadIdx.x; item < BM * CHUNKS; item += THREADS) {
+      const unsigned row = item / CHUNKS, chunk = item % CHUNKS, at = from + chunk * CHUNK;
+      const bool valid = row < rows && at < k;
+      const size_t source = !valid ? 0 : IN ? order[first + row] / top_k : first + row;
+      copy_async16(x_tiles + stage * BM * BK + swizzled(row, chunk), x + source * k + (valid ? at : 0), valid);
+    }
+#pragma unroll
+    for (unsigned turn = 0; turn < BN * CHUNKS / THREADS; ++turn) {
+      const unsigned item = turn * THREADS + threadIdx.x;
+      const unsigned row = item / CHUNKS, chunk = item % CHUNKS, at = from + chunk * CHUNK;
+      const bool valid = column + row < n && at < k;
+      copy_async16(w_tiles + stage * BN * BK + swizzled(row, chunk), weights + (valid ? size_t(column + row) * k + at : 0), valid);
+    }
+  };
+
+  const unsigned tiles = (k + BK - 1) / BK;
+  for (unsigned stage = 0; stage + 1 < STAGES; ++stage) {
+    if (stage < tiles) ask(stage, stage * BK);
+    commit_async();
+  }
+
+  float sums[TILES_M][TILES_N][4] = {};
+  const unsigned warp_m = warp / WARPS_N * WM, warp_n = warp % WARPS_N * WN;
+  for (unsigned tile = 0; tile < tiles; ++tile) {
+    wait_async<STAGES - 2>();
+    // Everybody's copies of this tile are there, and everybody is done with the one that is overwritten next.
+    __syncthreads();
+    const unsigned next = tile + STAGES - 1;
+    if (next < tiles) ask(next % STAGES, next * BK);
+    commit_async();
+
+    const bf16 *x_tile = x_tiles + tile % STAGES * BM * BK, *w_tile = w_tiles + tile % STAGES * BN * BK;
+#pragma unroll
+    for (unsigned step = 0; step < BK / 16; ++step) {
+      unsigned a[TILES_M][4];
+#pragma unroll
+      for (unsigned i = 0; i < TILES_M; ++i)
+        load_matrix_x4(a[i], x_tile + swizzled(warp_m + i * 16 + lane % 16, 2 * step + lane / 16));
+#pragma unroll
+      for (unsigned j = 0; j < TILES_N; j += 2) {
+        unsigned b[4];
+        load_matrix_x4(b, w_tile + swizzled(warp_n + j * 8 + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+        const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
+        for (unsigned i = 0; i < TILES_M; ++i) {
+          mma_bf16(sums[i][j], a[i], left);
+          mma_bf16(sums[i][j + 1], a[i], right);
+        }
+      }
+    }
+  }
+
+#pragma unroll
+  for (unsigned i = 0; i < TILES_M; ++i)
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
+      if (row >= rows) continue;
+      Out *to = y + size_t(IN ? first + row : order[first + row]) * n;
+#pragma unroll
+      for (unsigned j = 0; j < TILES_N; ++j) {
+        const unsigned at = column + warp_n + j * 8 + lane % 4 * 2;
+        if (at < n) store_pair(to + at, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+      }
+    }
+}
+
+}  // namespace
+
+// 16 rows, for decoding: four warps side by side over 128 columns. Dynamic shared memory: 4 * (16 + 128) * 128 bytes.
+KERNEL __launch_bounds__(128)
+experts_in_bf16_m16(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
+                    unsigned num_experts, unsigned top_k) {
+  multiply<16, 128, 16, 32, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_in_bf16_m16)
+
+KERNEL __launch_bounds__(128)
+experts_out_bf16_m16(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
+                     unsigned num_experts, unsigned top_k) {
+  multiply<16, 128, 16, 32, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_out_bf16_m16)
+
+// 64 rows, for large batches: four warps, two by two. Dynamic shared memory: 4 * (64 + 128) * 128 bytes.
+KERNEL __launch_bounds__(128)
+experts_in_bf16_m64(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
+                    unsigned num_experts, unsigned top_k) {
+  multiply<64, 128, 32, 64, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_in_bf16_m64)
+
+KERNEL __launch_bounds__(128)
+experts_out_bf16_m64(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
+                     unsigned num_experts, unsigned top_k) {
+  multiply<64, 128, 32, 64, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_out_bf16_m64)
+
+// 128 rows, for prompts: eight warps, two by four. Dynamic shared memory: 4 * (128 + 128) * 128 bytes.
+KERNEL __launch_bounds__(256)
+experts_in_bf16_m128(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
+                     unsigned num_experts, unsigned top_k) {
+  multiply<128, 128, 64, 32, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_in_bf16_m128)
+
+KERNEL __launch_bounds__(256)
+experts_out_bf16_m128(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
+                      unsigned num_experts, unsigned top_k) {
+  multiply<128, 128, 64, 32, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
+}
+EMULATED(experts_out_bf16_m128)

@@ -20,6 +20,7 @@ mod linear;
 mod paged_attention;
 #[cfg(test)]
 mod parity;
+mod quantised;
 mod rms_norm;
 mod rope;
 mod route;
@@ -39,6 +40,7 @@ pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
 pub use linear::linear;
 pub use paged_attention::{Pages, paged_attention};
+pub use quantised::{Blocks, Storage};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};

@@ -70,7 +70,7 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         .hint("tokenizer.json and config.json must come from the same checkpoint"));
     }
     let context = context(settings, shape.max_position_embeddings)?;
-    let bytes_per_token = model::KvCache::bytes_per_token(shape);
+    let bytes_per_token = model::KvCache::<model::Cpu>::bytes_per_token(shape);
     let block_size = settings.block_size;
     let num_blocks = settings
         .kv_cache

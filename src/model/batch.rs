@@ -1,6 +1,8 @@
 //! What a step computes, and the checks that make it safe to compute.
 
-use super::{KvCache, MixtralConfig, ModelError};
+use super::backend::Limits;
+use super::kv_cache::Blocks;
+use super::{MixtralConfig, ModelError};
 
 /// The arrays of one step. Sequences lie one after another in the flat arrays; nothing is padded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,20 +28,13 @@ pub struct StepBatch {
     pub logit_rows: Vec<u32>,
 }
 
-/// Rows that a step's buffers hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub tokens: usize,
-    pub logit_rows: usize,
-}
-
 impl StepBatch {
     /// Refuses a batch whose arrays contradict each other, the model or the cache.
     pub(super) fn check(
         &self,
         config: &MixtralConfig,
         limits: Limits,
-        cache: &KvCache,
+        cache: Blocks,
     ) -> Result<(), ModelError> {
         self.check_lengths(limits)?;
         self.check_copies(cache)?;
@@ -112,7 +107,7 @@ impl StepBatch {
     }
 
     /// A block may be copied to more than once, or copied from after it was copied to: only the order counts.
-    fn check_copies(&self, cache: &KvCache) -> Result<(), ModelError> {
+    fn check_copies(&self, cache: Blocks) -> Result<(), ModelError> {
         let (pairs, unpaired) = self.block_copies.as_chunks::<2>();
         if !unpaired.is_empty() {
             return Err(wrong(format!(
@@ -122,10 +117,10 @@ impl StepBatch {
         }
         for &[from, to] in pairs {
             for block in [from, to] {
-                if block as usize >= cache.num_blocks() {
+                if block as usize >= cache.count {
                     return Err(wrong(format!(
                         "block_copies names block {block}; the cache has {}",
-                        cache.num_blocks()
+                        cache.count
                     )));
                 }
             }
@@ -141,10 +136,10 @@ impl StepBatch {
         &self,
         sequence: usize,
         config: &MixtralConfig,
-        cache: &KvCache,
+        cache: Blocks,
     ) -> Result<(), ModelError> {
         let rows = self.cu_seqlens_q[sequence] as usize..self.cu_seqlens_q[sequence + 1] as usize;
-        let (context, block_size) = (self.context_lens[sequence] as usize, cache.block_size());
+        let (context, block_size) = (self.context_lens[sequence] as usize, cache.size);
         let blocks = context.div_ceil(block_size);
         if context < rows.len()
             || context > config.max_position_embeddings
@@ -159,13 +154,10 @@ impl StepBatch {
             )));
         }
         let table = &self.block_tables[sequence * self.max_blocks..][..blocks];
-        if let Some(block) = table
-            .iter()
-            .find(|&&block| block as usize >= cache.num_blocks())
-        {
+        if let Some(block) = table.iter().find(|&&block| block as usize >= cache.count) {
             return Err(wrong(format!(
                 "block_tables names block {block} for sequence {sequence}; the cache has {}",
-                cache.num_blocks()
+                cache.count
             )));
         }
         let first = context - rows.len();

@@ -58,6 +58,16 @@ pub struct GenerationDefaults {
 }
 
 impl MixtralConfig {
+    /// Width of all query heads together.
+    pub fn q_width(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of all key heads together, and of all value heads.
+    pub fn kv_width(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors

@@ -1,38 +1,36 @@
 //! The keys and values of every token that running sequences still need.
 
-use candle_core::{DType, Device, Tensor};
-
+use super::backend::Backend;
+use super::cpu::Cpu;
 use super::{MixtralConfig, ModelError};
-use crate::ops;
 
-/// Paged keys and values, one pair of tensors per layer. Which block belongs to whom is the engine's business.
+/// Paged keys and values, one pair per layer. Which block belongs to whom is the engine's business.
 ///
-/// A token takes [`KvCache::bytes_per_token`] = 2 (K, V) × layers × KV heads × head width × 4 B (f32):
-/// the seedling 4 KiB = 2 × 4 × 2 × 64 × 4, Mixtral 8x7B 256 KiB = 2 × 32 × 8 × 128 × 4.
+/// A token takes [`KvCache::bytes_per_token`] = 2 (K, V) × layers × KV heads × head width × 4 B (f32) on a CPU, 2 B (bf16)
+/// on a GPU: the seedling 4 KiB = 2 × 4 × 2 × 64 × 4, Mixtral 8x7B 256 KiB = 2 × 32 × 8 × 128 × 4, or 128 KiB in bf16.
 #[derive(Debug)]
-pub struct KvCache {
-    layers: Vec<LayerCache>,
-    num_blocks: usize,
-    block_size: usize,
+pub struct KvCache<B: Backend = Cpu> {
+    layers: Vec<B::LayerCache>,
+    blocks: Blocks,
 }
 
-/// One layer's keys and values: each `[num_blocks, block_size, num_kv_heads, head_dim]`, f32.
-#[derive(Debug)]
-pub(super) struct LayerCache {
-    pub k: Tensor,
-    pub v: Tensor,
+/// How many blocks a cache has, of how many tokens each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blocks {
+    pub count: usize,
+    pub size: usize,
 }
 
-impl KvCache {
+impl<B: Backend> KvCache<B> {
     /// A cache of `num_blocks` blocks of `block_size` tokens each, all of it unwritten.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if a size is zero or slots do not fit 32 bits.
-    pub fn new(
+    pub(super) fn new(
+        backend: &B,
         config: &MixtralConfig,
         num_blocks: usize,
         block_size: usize,
-        device: &Device,
     ) -> Result<Self, ModelError> {
         if num_blocks == 0 || block_size == 0 {
             return Err(ModelError::Cache(format!(
@@ -49,59 +47,52 @@ impl KvCache {
                 u32::MAX
             )));
         }
-        let shape = (
+        let shape = [
             num_blocks,
             block_size,
             config.num_key_value_heads,
             config.head_dim,
-        );
-        let zeros = || Tensor::zeros(shape, DType::F32, device);
+        ];
         let layers = (0..config.num_hidden_layers)
-            .map(|_| {
-                Ok(LayerCache {
-                    k: zeros()?,
-                    v: zeros()?,
-                })
-            })
+            .map(|_| backend.layer_cache(shape))
             .collect::<Result<_, ModelError>>()?;
-        Ok(Self {
-            layers,
-            num_blocks,
-            block_size,
-        })
+        let blocks = Blocks {
+            count: num_blocks,
+            size: block_size,
+        };
+        Ok(Self { layers, blocks })
     }
 
     /// Bytes that each token of a sequence takes.
     pub fn bytes_per_token(config: &MixtralConfig) -> usize {
-        2 * config.num_hidden_layers
-            * config.num_key_value_heads
-            * config.head_dim
-            * size_of::<f32>()
+        2 * config.num_hidden_layers * config.kv_width() * B::CACHE_ELEMENT_BYTES
     }
 
     /// Blocks.
     pub fn num_blocks(&self) -> usize {
-        self.num_blocks
+        self.blocks.count
     }
 
     /// Tokens per block.
     pub fn block_size(&self) -> usize {
-        self.block_size
+        self.blocks.size
+    }
+
+    pub(super) fn blocks(&self) -> Blocks {
+        self.blocks
     }
 
     /// Copies whole blocks in every layer, in order: source, destination, source, ….
-    pub(super) fn copy_blocks(&mut self, copies: &[u32]) -> Result<(), ModelError> {
+    pub(super) fn copy_blocks(&mut self, backend: &B, copies: &[u32]) -> Result<(), ModelError> {
         if copies.is_empty() {
             return Ok(());
         }
-        for LayerCache { k, v } in &self.layers {
-            ops::copy_blocks(copies, k)?;
-            ops::copy_blocks(copies, v)?;
-        }
-        Ok(())
+        self.layers
+            .iter()
+            .try_for_each(|layer| backend.copy_blocks(copies, layer))
     }
 
-    pub(super) fn layers(&self) -> &[LayerCache] {
+    pub(super) fn layers(&self) -> &[B::LayerCache] {
         &self.layers
     }
 }

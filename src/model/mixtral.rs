@@ -2,39 +2,33 @@
 
 use std::ops::Deref;
 
-use candle_core::{Device, Tensor};
-
 use super::attention::Attention;
-use super::batch::Limits;
+use super::backend::{Backend, Limits};
 use super::config::{GenerationDefaults, MixtralConfig};
+use super::cpu::Cpu;
 use super::moe::Moe;
 use super::weights::Checkpoint;
-use super::workspace::{Step, Workspace};
 use super::{KvCache, ModelError, ModelSource, StepBatch};
-use crate::ops::{self, RopeTable};
 
-/// A Mixtral on one device, with the buffers of a step.
+/// A Mixtral on one device.
 #[derive(Debug)]
-pub struct Mixtral {
-    embed_tokens: Tensor,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    lm_head: Tensor,
-    rope: RopeTable,
-    eps: f32,
+pub struct Mixtral<B: Backend = Cpu> {
+    embed_tokens: B::Table,
+    layers: Vec<Layer<B>>,
+    norm: B::Norm,
+    lm_head: B::Matrix,
     config: MixtralConfig,
     generation: GenerationDefaults,
-    workspace: Workspace,
-    operations_per_token: usize,
-    device: Device,
+    limits: Limits,
+    backend: B,
 }
 
 #[derive(Debug)]
-struct Layer {
-    input_layernorm: Tensor,
-    self_attn: Attention,
-    post_attention_layernorm: Tensor,
-    moe: Moe,
+struct Layer<B: Backend> {
+    input_layernorm: B::Norm,
+    self_attn: Attention<B>,
+    post_attention_layernorm: B::Norm,
+    moe: Moe<B>,
 }
 
 /// How large a step may be. Buffers are allocated for the largest.
@@ -47,65 +41,67 @@ pub struct LoadOptions {
 }
 
 impl Mixtral {
-    /// Loads configuration and weights.
+    /// Loads configuration and weights, to compute on the CPU.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the tensor or field that is missing, malformed or not supported.
     pub fn load(source: &ModelSource, options: LoadOptions) -> Result<Self, ModelError> {
-        let device = Device::Cpu;
+        Self::load_on(source, options, Cpu::new)
+    }
+}
+
+impl<B: Backend> Mixtral<B> {
+    /// Loads configuration and weights, to compute on what `backend` makes of the model's shape.
+    ///
+    /// # Errors
+    /// As [`Mixtral::load`]; whatever the device refuses.
+    pub fn load_on(
+        source: &ModelSource,
+        options: LoadOptions,
+        backend: impl FnOnce(&MixtralConfig, Limits) -> Result<B, ModelError>,
+    ) -> Result<Self, ModelError> {
         let config = MixtralConfig::parse(&source.require("config.json")?)?;
         let generation =
             GenerationDefaults::parse(source.read("generation_config.json")?.as_deref(), &config)?;
-        let checkpoint = Checkpoint::open(source, &device)?;
+        let checkpoint = Checkpoint::open(source)?;
+        let tokens = options.max_num_batched_tokens.max(1);
+        let limits = Limits {
+            tokens,
+            logit_rows: options.max_logit_rows.clamp(1, tokens),
+        };
+        let backend = backend(&config, limits)?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let table = [vocab, hidden];
 
-        let embed_tokens = checkpoint.tensor("model.embed_tokens.weight", &[vocab, hidden])?;
+        let embed_tokens = backend.table(&checkpoint, "model.embed_tokens.weight", table)?;
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
                 let norm = |name: &str| {
-                    checkpoint.widened(&format!("model.layers.{layer}.{name}.weight"), &[hidden])
+                    let name = format!("model.layers.{layer}.{name}.weight");
+                    backend.norm(&checkpoint, &name, hidden)
                 };
                 Ok(Layer {
                     input_layernorm: norm("input_layernorm")?,
-                    self_attn: Attention::load(&checkpoint, layer, &config)?,
+                    self_attn: Attention::load(&backend, &checkpoint, layer, &config)?,
                     post_attention_layernorm: norm("post_attention_layernorm")?,
-                    moe: Moe::load(&checkpoint, layer, &config)?,
+                    moe: Moe::load(&backend, &checkpoint, layer, &config)?,
                 })
             })
             .collect::<Result<_, ModelError>>()?;
-        let norm = checkpoint.widened("model.norm.weight", &[hidden])?;
+        let norm = backend.norm(&checkpoint, "model.norm.weight", hidden)?;
         let lm_head = match config.tie_word_embeddings {
-            true => embed_tokens.clone(),
-            false => checkpoint.tensor("lm_head.weight", &[vocab, hidden])?,
+            true => backend.tied(&embed_tokens)?,
+            false => backend.matrix(&checkpoint, "lm_head.weight", table)?,
         };
-
-        let rope = RopeTable::new(
-            config.max_position_embeddings,
-            config.head_dim,
-            config.rope_theta,
-            &device,
-        )?;
-        let limits = Limits {
-            tokens: options.max_num_batched_tokens.max(1),
-            logit_rows: options
-                .max_logit_rows
-                .clamp(1, options.max_num_batched_tokens.max(1)),
-        };
-        let workspace = Workspace::new(&config, limits, &device)?;
-        let eps = config.rms_norm_eps as f32;
-        let operations_per_token = 2 * config.active_weights();
         Ok(Self {
             embed_tokens,
             layers,
             norm,
             lm_head,
-            rope,
-            eps,
             config,
             generation,
-            workspace,
-            operations_per_token,
-            device,
+            limits,
+            backend,
         })
     }
 
@@ -116,14 +112,12 @@ impl Mixtral {
 
     /// How the weights are stored, such as `bf16`.
     pub fn dtype(&self) -> &'static str {
-        self.lm_head.dtype().as_str()
+        self.backend.storage(&self.lm_head)
     }
 
     /// Where it computes, such as `cpu, 2 threads, avx512`.
     pub fn device(&self) -> String {
-        let (threads, isa) = (rayon::current_num_threads(), ops::Isa::best().name());
-        let s = if threads == 1 { "" } else { "s" };
-        format!("cpu, {threads} thread{s}, {isa}")
+        self.backend.describe()
     }
 
     /// What the checkpoint proposes for generation, its end-of-sequence tokens among it.
@@ -135,8 +129,12 @@ impl Mixtral {
     ///
     /// # Errors
     /// [`ModelError::Cache`] if a size is zero or far too large.
-    pub fn new_cache(&self, num_blocks: usize, block_size: usize) -> Result<KvCache, ModelError> {
-        KvCache::new(&self.config, num_blocks, block_size, &self.device)
+    pub fn new_cache(
+        &self,
+        num_blocks: usize,
+        block_size: usize,
+    ) -> Result<KvCache<B>, ModelError> {
+        KvCache::new(&self.backend, &self.config, num_blocks, block_size)
     }
 
     /// Computes one step: copies `batch.block_copies` within `cache`, writes every token's key and value into it and
@@ -147,42 +145,32 @@ impl Mixtral {
     pub fn forward(
         &mut self,
         batch: &StepBatch,
-        cache: &mut KvCache,
+        cache: &mut KvCache<B>,
     ) -> Result<Logits<'_>, ModelError> {
-        batch.check(&self.config, self.workspace.limits, cache)?;
-        cache.copy_blocks(&batch.block_copies)?;
-        let step = self.workspace.step(batch, &self.config)?;
-        if batch.input_ids.len() * self.operations_per_token < POOL_OPERATIONS {
-            self.compute(&step, cache)?;
-        } else {
-            // On a thread of the pool: from outside, each operation that uses the pool would wait to be let in.
-            rayon::scope(|_| self.compute(&step, cache))?;
-        }
+        batch.check(&self.config, self.limits, cache.blocks())?;
+        cache.copy_blocks(&self.backend, &batch.block_copies)?;
+        let step = self.backend.step(batch, cache.block_size())?;
+        self.backend.run(&step, || self.compute(&step, cache))?;
         let (rows, vocab) = (batch.logit_rows.len(), self.config.vocab_size);
         Ok(Logits {
-            values: self.workspace.logits()?,
+            values: self.backend.lend_logits(rows)?,
             rows,
             vocab,
         })
     }
 
-    fn compute(&self, step: &Step, cache: &KvCache) -> Result<(), ModelError> {
-        let norm =
-            |weight| ops::add_rms_norm(&step.delta, &step.residual, weight, self.eps, &step.normed);
-
+    fn compute(&self, step: &B::Step, cache: &KvCache<B>) -> Result<(), ModelError> {
+        let backend = &self.backend;
         // The residual stream starts at zero; the embedding is the first thing added to it.
-        ops::zero(&step.residual)?;
-        ops::embedding(&self.embed_tokens, &step.input_ids, &step.delta)?;
+        backend.embed(&self.embed_tokens, step)?;
         for (layer, cache) in self.layers.iter().zip(cache.layers()) {
-            norm(&layer.input_layernorm)?;
-            layer.self_attn.forward(step, &self.rope, cache)?;
-            norm(&layer.post_attention_layernorm)?;
-            layer.moe.forward(step)?;
+            backend.add_rms_norm(&layer.input_layernorm, step)?;
+            layer.self_attn.forward(backend, step, cache)?;
+            backend.add_rms_norm(&layer.post_attention_layernorm, step)?;
+            layer.moe.forward(backend, step)?;
         }
-        norm(&self.norm)?;
-        ops::embedding(&step.normed, &step.logit_rows, &step.last)?;
-        ops::linear(&step.last, &self.lm_head, &step.logits)?;
-        Ok(())
+        backend.add_rms_norm(&self.norm, step)?;
+        backend.logits(&self.lm_head, step)
     }
 }
 
@@ -215,10 +203,6 @@ impl Deref for Logits<'_> {
         &self.values[..self.rows * self.vocab]
     }
 }
-
-/// Steps of fewer floating-point operations run on the caller's thread: less than 0.2 ms of work, with no product in
-/// it that is worth sharing.
-const POOL_OPERATIONS: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -4,18 +4,21 @@
 //! chunks of prompts, single decoded tokens. A token's logits are the same bits whatever shares its step.
 
 mod attention;
+mod backend;
 mod batch;
 mod config;
+mod cpu;
 mod error;
 mod files;
 mod kv_cache;
 mod mixtral;
 mod moe;
 mod weights;
-mod workspace;
 
+pub use backend::{Backend, Limits};
 pub use batch::StepBatch;
 pub use config::{GenerationDefaults, MixtralConfig};
+pub use cpu::Cpu;
 pub use error::ModelError;
 pub use files::{ModelFiles, ModelSource};
 pub use kv_cache::KvCache;

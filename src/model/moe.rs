@@ -1,26 +1,24 @@
 //! The mixture of experts: each token goes through the few that its gate picks.
 
-use candle_core::Tensor;
-
+use super::backend::Backend;
 use super::weights::Checkpoint;
-use super::workspace::Step;
 use super::{MixtralConfig, ModelError};
-use crate::ops::{self, Side};
+use crate::ops::Side;
 
 /// One layer's gate and experts.
 #[derive(Debug)]
-pub(super) struct Moe {
+pub(super) struct Moe<B: Backend> {
     /// `[experts, hidden]`
-    gate: Tensor,
+    gate: B::Matrix,
     /// `[experts, 2 * intermediate, hidden]`: of each expert first w1 (gate), then w3 (up)
-    gate_up: Tensor,
+    gate_up: B::Experts,
     /// `[experts, hidden, intermediate]`: w2
-    down: Tensor,
-    top_k: usize,
+    down: B::Experts,
 }
 
-impl Moe {
+impl<B: Backend> Moe<B> {
     pub fn load(
+        backend: &B,
         checkpoint: &Checkpoint,
         layer: usize,
         config: &MixtralConfig,
@@ -36,34 +34,25 @@ impl Moe {
             .flat_map(|expert| [weight(expert, "w1"), weight(expert, "w3")])
             .collect();
         let down: Vec<String> = (0..experts).map(|expert| weight(expert, "w2")).collect();
+        let gate = format!("{prefix}.gate.weight");
         Ok(Self {
-            gate: checkpoint.tensor(&format!("{prefix}.gate.weight"), &[experts, hidden])?,
-            gate_up: checkpoint.stacked(
+            gate: backend.gate(checkpoint, &gate, [experts, hidden])?,
+            gate_up: backend.experts(
+                checkpoint,
                 &gate_up,
-                &[width, hidden],
-                &[experts, 2 * width, hidden],
+                [width, hidden],
+                [experts, 2 * width, hidden],
             )?,
-            down: checkpoint.stacked(&down, &[hidden, width], &[experts, hidden, width])?,
-            top_k: config.num_experts_per_tok,
+            down: backend.experts(checkpoint, &down, [hidden, width], [experts, hidden, width])?,
         })
     }
 
     /// `delta = Σ weight · expert(normed)` over the experts that each token's gate picks.
-    pub fn forward(&self, step: &Step) -> Result<(), ModelError> {
-        ops::linear(&step.normed, &self.gate, &step.gate_logits)?;
-        ops::route(&step.gate_logits, &step.experts, &step.expert_weights)?;
-        ops::sort_by_expert(&step.experts, &step.order, &step.offsets)?;
-        let routing = step.routing(self.top_k);
-        ops::grouped_linear(
-            &step.normed,
-            &self.gate_up,
-            routing,
-            Side::In,
-            &step.gate_up,
-        )?;
-        ops::silu_mul(&step.gate_up, &step.activated)?;
-        ops::grouped_linear(&step.activated, &self.down, routing, Side::Out, &step.pairs)?;
-        ops::combine_experts(&step.pairs, &step.expert_weights, &step.delta)?;
-        Ok(())
+    pub fn forward(&self, backend: &B, step: &B::Step) -> Result<(), ModelError> {
+        backend.route(&self.gate, step)?;
+        backend.grouped_linear(&self.gate_up, Side::In, step)?;
+        backend.silu_mul(step)?;
+        backend.grouped_linear(&self.down, Side::Out, step)?;
+        backend.combine_experts(step)
     }
 }

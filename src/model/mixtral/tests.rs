@@ -1,5 +1,5 @@
-use super::*;
 use crate::model::testing::{Part, Sequence, TINY, load, run, to_bf16, write_checkpoint};
+use crate::ops;
 use crate::ops::testing::{floats, indices, tensor};
 
 /// Large enough that a prompt is worth sharing between threads.
@@ -38,10 +38,7 @@ fn a_long_prompt_on_all_threads_gives_the_bits_of_chunks_and_single_tokens() {
     let mut cache = model.new_cache(80, 16).unwrap();
     let sequences = [sequence(1, 300, 0..19), sequence(2, 260, 20..37)];
     let whole: Vec<Part> = vec![(0, 0..300), (1, 0..260)];
-    assert!(
-        560 * model.operations_per_token > POOL_OPERATIONS
-            && 2 * model.operations_per_token < POOL_OPERATIONS
-    );
+    assert!(model.backend.is_shared(560) && !model.backend.is_shared(2));
     let together = run(&mut model, &mut cache, &sequences, &[whole]);
     // Prompts in chunks of 37, their last tokens one by one.
     let mut steps: Vec<Vec<Part>> = (0..250)

@@ -16,7 +16,6 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// The shard of each tensor; without an index the only one has them all.
     index: Option<HashMap<String, usize>>,
-    device: Device,
 }
 
 struct Shard {
@@ -34,7 +33,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ModelError`] naming the file that is missing, cut off or malformed.
-    pub fn open(source: &ModelSource, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
         let (shards, index) = match source {
             ModelSource::Seedling => (vec![Shard::embedded()?], None),
             ModelSource::Folder(folder) => match source.read(INDEX)? {
@@ -46,11 +45,7 @@ impl Checkpoint {
                 }
             },
         };
-        Ok(Self {
-            shards,
-            index,
-            device: device.clone(),
-        })
+        Ok(Self { shards, index })
     }
 
     /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
@@ -101,9 +96,9 @@ impl Checkpoint {
             }
         }
         let tensor = match elements {
-            Some(Elements::F32(elements)) => Tensor::from_vec(elements, stack, &self.device),
-            Some(Elements::Bf16(elements)) => Tensor::from_vec(elements, stack, &self.device),
-            None => Tensor::zeros(stack, DType::F32, &self.device),
+            Some(Elements::F32(elements)) => Tensor::from_vec(elements, stack, &Device::Cpu),
+            Some(Elements::Bf16(elements)) => Tensor::from_vec(elements, stack, &Device::Cpu),
+            None => Tensor::zeros(stack, DType::F32, &Device::Cpu),
         };
         Ok(tensor?)
     }

@@ -4,8 +4,8 @@ use std::ops::Deref;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::batch::Limits;
-use super::{MixtralConfig, ModelError, StepBatch};
+use crate::model::backend::Limits;
+use crate::model::{MixtralConfig, ModelError, StepBatch};
 use crate::ops::{self, Pages, Routing};
 
 /// Buffers for the largest step. A step works on views of their first rows.
@@ -14,7 +14,6 @@ use crate::ops::{self, Pages, Routing};
 /// cache, which is made later.
 #[derive(Debug)]
 pub(super) struct Workspace {
-    pub limits: Limits,
     full: Buffers,
     block_tables: Tensor,
 }
@@ -48,58 +47,62 @@ struct Buffers {
 }
 
 /// Views of the buffers, cut to one step. `n` tokens, `p` = n × top-k pairs, `r` rows of logits.
-pub(super) struct Step {
+pub struct Step {
     /// `[n]`, u32
-    pub input_ids: Tensor,
+    pub(super) input_ids: Tensor,
     /// `[n]`, u32
-    pub positions: Tensor,
+    pub(super) positions: Tensor,
     /// `[n]`, u32
-    pub slots: Tensor,
+    pub(super) slots: Tensor,
     cu_seqlens_q: Tensor,
     context_lens: Tensor,
     block_tables: Tensor,
     /// `[r]`, u32
-    pub logit_rows: Tensor,
+    pub(super) logit_rows: Tensor,
     /// `[n, hidden]`: the residual stream
-    pub residual: Tensor,
+    pub(super) residual: Tensor,
     /// `[n, hidden]`: what the last block adds to it
-    pub delta: Tensor,
+    pub(super) delta: Tensor,
     /// `[n, hidden]`: the stream, normalised
-    pub normed: Tensor,
+    pub(super) normed: Tensor,
     /// `[n, heads * head_dim]`
-    pub q: Tensor,
+    pub(super) q: Tensor,
     /// `[n, kv_heads * head_dim]`
-    pub k: Tensor,
+    pub(super) k: Tensor,
     /// `[n, kv_heads * head_dim]`
-    pub v: Tensor,
+    pub(super) v: Tensor,
     /// `[n, heads * head_dim]`
-    pub attended: Tensor,
+    pub(super) attended: Tensor,
     /// `q`, `k`, `v`, `attended` as `[n, heads, head_dim]`
-    pub heads: [Tensor; 4],
+    pub(super) heads: [Tensor; 4],
     /// `[n, experts]`
-    pub gate_logits: Tensor,
+    pub(super) gate_logits: Tensor,
     /// `[n, top_k]`, u32
-    pub experts: Tensor,
+    pub(super) experts: Tensor,
     /// `[n, top_k]`
-    pub expert_weights: Tensor,
+    pub(super) expert_weights: Tensor,
     /// `[p]`, u32
-    pub order: Tensor,
+    pub(super) order: Tensor,
     /// `[experts + 1]`, u32
-    pub offsets: Tensor,
+    pub(super) offsets: Tensor,
     /// `[p, 2 * intermediate]`
-    pub gate_up: Tensor,
+    pub(super) gate_up: Tensor,
     /// `[p, intermediate]`
-    pub activated: Tensor,
+    pub(super) activated: Tensor,
     /// `[p, hidden]`
-    pub pairs: Tensor,
+    pub(super) pairs: Tensor,
     /// `[r, hidden]`
-    pub last: Tensor,
+    pub(super) last: Tensor,
     /// `[r, vocab]`
-    pub logits: Tensor,
+    pub(super) logits: Tensor,
 }
 
 impl Step {
-    pub fn pages(&self) -> Pages<'_> {
+    pub(super) fn num_tokens(&self) -> usize {
+        self.input_ids.elem_count()
+    }
+
+    pub(super) fn pages(&self) -> Pages<'_> {
         Pages {
             block_tables: &self.block_tables,
             cu_seqlens_q: &self.cu_seqlens_q,
@@ -107,7 +110,7 @@ impl Step {
         }
     }
 
-    pub fn routing(&self, top_k: usize) -> Routing<'_> {
+    pub(super) fn routing(&self, top_k: usize) -> Routing<'_> {
         Routing {
             order: &self.order,
             offsets: &self.offsets,
@@ -124,8 +127,7 @@ impl Workspace {
     ) -> Result<Self, ModelError> {
         let (t, r) = (limits.tokens, limits.logit_rows);
         let (hidden, top_k) = (config.hidden_size, config.num_experts_per_tok);
-        let q_width = config.num_attention_heads * config.head_dim;
-        let kv_width = config.num_key_value_heads * config.head_dim;
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
         let pairs = t * top_k;
         let floats = |rows: usize, width: usize| Tensor::zeros((rows, width), DType::F32, device);
         let indices = |count: usize| Tensor::zeros(count, DType::U32, device);
@@ -155,7 +157,6 @@ impl Workspace {
             logits: floats(r, config.vocab_size)?,
         };
         Ok(Self {
-            limits,
             full,
             block_tables: indices(t)?,
         })

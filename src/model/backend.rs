@@ -1,0 +1,165 @@
+//! What computes a Mixtral: the operations that its layers are made of, on some device.
+//!
+//! The model is written once, in terms of these. A backend owns the buffers of a step and knows their layout; the model
+//! knows in which order they are filled. An implementation holds no weights: it makes them, and is handed them.
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::weights::Checkpoint;
+use super::{MixtralConfig, ModelError, StepBatch};
+use crate::ops::Side;
+
+/// How large a step may be. Buffers are allocated for the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most tokens in one step.
+    pub tokens: usize,
+    /// Most rows of logits in one step.
+    pub logit_rows: usize,
+}
+
+/// A device's operations. Those of a step write the buffers that `step` names; see the model for their order.
+///
+/// # Errors
+/// Everything may fail with [`ModelError`]: a tensor that is missing or does not fit, or a device that fails.
+pub trait Backend: fmt::Debug + Send + Sync + Sized {
+    /// Weights of a linear layer, `[out, in]`.
+    type Matrix: fmt::Debug + Send + Sync;
+    /// Weights of the projections to queries, keys and values, `[out, in]` each.
+    type Qkv: fmt::Debug + Send + Sync;
+    /// One side of all experts of a layer, `[experts, out, in]`.
+    type Experts: fmt::Debug + Send + Sync;
+    /// Weights of a norm, `[hidden]`.
+    type Norm: fmt::Debug + Send + Sync;
+    /// Embeddings, `[vocab, hidden]`.
+    type Table: fmt::Debug + Send + Sync;
+    /// Keys and values of a layer, each `[num_blocks, block_size, kv_heads, head_dim]`.
+    type LayerCache: fmt::Debug + Send + Sync;
+    /// The buffers of a step, cut to its size.
+    type Step: Send + Sync;
+
+    /// Bytes of each element of the cache.
+    const CACHE_ELEMENT_BYTES: usize;
+
+    /// Where it computes, such as `cpu, 2 threads, avx512`.
+    fn describe(&self) -> String;
+
+    /// Loads a norm's weights.
+    fn norm(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        hidden: usize,
+    ) -> Result<Self::Norm, ModelError>;
+
+    /// Loads embeddings.
+    fn table(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Self::Table, ModelError>;
+
+    /// Loads the gate of a mixture of experts.
+    fn gate(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Self::Matrix, ModelError>;
+
+    /// Loads a linear layer.
+    fn matrix(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Self::Matrix, ModelError>;
+
+    /// The embeddings as an output layer, where both are one.
+    fn tied(&self, table: &Self::Table) -> Result<Self::Matrix, ModelError>;
+
+    /// Loads the projections to queries, keys and values.
+    fn qkv(
+        &self,
+        checkpoint: &Checkpoint,
+        names: [&str; 3],
+        config: &MixtralConfig,
+    ) -> Result<Self::Qkv, ModelError>;
+
+    /// Loads one side of all experts: `names` lists their parts, each `shape`, stacked as `[experts, out, in]`.
+    fn experts(
+        &self,
+        checkpoint: &Checkpoint,
+        names: &[String],
+        shape: [usize; 2],
+        stack: [usize; 3],
+    ) -> Result<Self::Experts, ModelError>;
+
+    /// How the weights of a linear layer are stored, such as `bf16`.
+    fn storage(&self, matrix: &Self::Matrix) -> &'static str;
+
+    /// An unwritten cache of one layer.
+    fn layer_cache(&self, shape: [usize; 4]) -> Result<Self::LayerCache, ModelError>;
+
+    /// Copies whole blocks, one after the other: source, destination, source, …. Blocks are in range.
+    fn copy_blocks(&self, copies: &[u32], cache: &Self::LayerCache) -> Result<(), ModelError>;
+
+    /// Takes a step's arrays, which have been checked, and cuts the buffers to it. `block_size` is the cache's.
+    fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Self::Step, ModelError>;
+
+    /// Runs a step: `compute` calls the operations below.
+    fn run<F>(&self, step: &Self::Step, compute: F) -> Result<(), ModelError>
+    where
+        F: FnOnce() -> Result<(), ModelError> + Send;
+
+    /// `residual = 0`, `delta = table[input_ids]`.
+    fn embed(&self, table: &Self::Table, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// `residual += delta`, `normed = weight · residual / √(mean(residual²) + eps)`.
+    fn add_rms_norm(&self, weight: &Self::Norm, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// Queries, keys and values of `normed`.
+    fn project_qkv(&self, weights: &Self::Qkv, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// Turns queries and keys by their positions and writes keys and values into their slots.
+    fn rope_store_kv(&self, step: &Self::Step, cache: &Self::LayerCache) -> Result<(), ModelError>;
+
+    /// Attends to the cache; see [`crate::ops::paged_attention`].
+    fn paged_attention(
+        &self,
+        step: &Self::Step,
+        cache: &Self::LayerCache,
+        window: Option<usize>,
+    ) -> Result<(), ModelError>;
+
+    /// `delta = attended · weightsᵀ`.
+    fn project_out(&self, weights: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// Chooses each token's experts by the gate's product with `normed`, and sorts the pairs by expert.
+    fn route(&self, gate: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// The experts' products: from `normed` into them, or from what `silu_mul` left out of them.
+    fn grouped_linear(
+        &self,
+        weights: &Self::Experts,
+        side: Side,
+        step: &Self::Step,
+    ) -> Result<(), ModelError>;
+
+    /// Between the two: `silu(gate) · up`.
+    fn silu_mul(&self, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// `delta = Σ weight · expert` over each token's experts.
+    fn combine_experts(&self, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// Logits of the rows asked for, from `normed`.
+    fn logits(&self, lm_head: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;
+
+    /// Lends the logits of the last step to the host: `[rows, vocab]`, perhaps with more behind.
+    fn lend_logits(
+        &mut self,
+        rows: usize,
+    ) -> Result<Box<dyn Deref<Target = [f32]> + '_>, ModelError>;
+}

@@ -1,14 +1,16 @@
-// The experts' products on tensor cores: rows sorted by expert, each expert's weights read once per block of rows.
+// Products on tensor cores: the experts', with rows sorted by expert and each expert's weights read once per block of rows,
+// and plain ones.
 //
 // experts_in_*:   y[i] = x[order[i] / top_k] * w[expert]^T     x [num_tokens, k] bf16   y [num_pairs, n] bf16, sorted
 // experts_out_*:  y[order[i]] = x[i] * w[expert]^T             x [num_pairs, k] bf16    y [num_pairs, n] f32, by pair
 //   w        [num_experts, n, k]  bf16
 //   order    [num_pairs]          u32: pairs token * top_k + rank, expert by expert
 //   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
-// Grid: x = tiles of n, y = blocks of rows: at most min(num_experts, num_pairs) + num_pairs / BM of them. Which expert and
+// linear_*:       y[i] = x[i] * w^T                        x [num_rows, k] bf16     y [num_rows, n] f32     w [n, k] bf16
+// Grid: x = tiles of n, y = blocks of rows. Of linear ceil(num_rows / BM), of the others at most min(num_experts, num_pairs) + num_pairs / BM of them. Which expert and
 // which rows a block has it finds in `offsets`, so that nothing waits for the host; blocks beyond the last end at once.
 // Needs k % 8 == 0, n % 8 == 0, num_experts <= 32.
-// Twin: src/ops/experts.rs, grouped_linear (sums in another order).  Bound: memory up to some 300 rows per expert, then
+// Twins: src/ops/experts.rs, grouped_linear, and linear.rs (sums in another order).  Bound: memory up to some 300 rows per expert, then
 // arithmetic; not measured yet.
 //
 // A block multiplies BM rows with BN columns of w, 64 elements of k at a time. STAGES tiles are under way by cp.async:
@@ -29,17 +31,14 @@ __device__ __forceinline__ unsigned swizzled(unsigned row, unsigned chunk) { ret
 __device__ __forceinline__ void store_pair(bf16 *at, float a, float b) { store_word(at, pack_two(a, b)); }
 __device__ __forceinline__ void store_pair(float *at, float a, float b) { store_two(at, a, b); }
 
-// BM x BN per block, WM x WN per warp.
-template <unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, bool IN, class Out>
-__device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, Out *y,
-                                         unsigned n, unsigned k, unsigned num_experts, unsigned top_k) {
-  constexpr unsigned WARPS_N = BN / WN, WARPS = BM / WM * WARPS_N, THREADS = WARPS * WARP;
-  constexpr unsigned TILES_M = WM / 16, TILES_N = WN / 8;
-  static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0, "warps cover the block in whole mma tiles");
-  static_assert(BM * CHUNKS % WARP == 0, "rows are copied by whole warps");
+// A block's rows: `count` of them from `first`, all of one expert. None if there is nothing to do.
+struct Rows {
+  unsigned expert, first, count;
+};
 
-  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  // Lane e counts the blocks of rows that expert e needs; the block's own number tells which is its.
+// Lane e counts the blocks of rows that expert e needs; the block's own number tells which is its. All warps alike.
+template <unsigned BM> __device__ __forceinline__ Rows rows_of_block(const unsigned *offsets, unsigned num_experts) {
+  const unsigned lane = threadIdx.x % WARP;
   const unsigned rows_of = lane < num_experts ? offsets[lane + 1] - offsets[lane] : 0;
   unsigned blocks_until = (rows_of + BM - 1) / BM;  // becomes the sum over experts 0..=lane
   const unsigned blocks_own = blocks_until;
@@ -49,22 +48,38 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
     if (lane >= delta) blocks_until += its;
   }
   const unsigned expert = __popc(__ballot_sync(ALL_LANES, blocks_until <= blockIdx.y));
-  if (expert >= num_experts) return;  // all of the block alike
+  if (expert >= num_experts) return {0, 0, 0};
   const unsigned first_block = __shfl_sync(ALL_LANES, blocks_until - blocks_own, expert);
   const unsigned first = offsets[expert] + (blockIdx.y - first_block) * BM;
-  const unsigned rows = min(BM, offsets[expert + 1] - first);
+  return {expert, first, min(BM, offsets[expert + 1] - first)};
+}
+
+enum Rule { IN, OUT, PLAIN };
+
+// BM x BN per block, WM x WN per warp. `order` is not read by PLAIN.
+template <unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, Rule RULE, class Out>
+__device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const unsigned *order, Rows its, Out *y, unsigned n,
+                                         unsigned k, unsigned top_k) {
+  constexpr unsigned WARPS_N = BN / WN, WARPS = BM / WM * WARPS_N, THREADS = WARPS * WARP;
+  constexpr unsigned TILES_M = WM / 16, TILES_N = WN / 8;
+  static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0, "warps cover the block in whole mma tiles");
+  static_assert(BM * CHUNKS % WARP == 0, "rows are copied by whole warps");
+
+  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const unsigned first = its.first, rows = its.count;
+  if (rows == 0) return;  // all of the block alike
   const unsigned column = blockIdx.x * BN;
 
   DYNAMIC_SHARED(memory);
   auto *x_tiles = reinterpret_cast<bf16 *>(memory);  // [STAGES][BM][BK]
   auto *w_tiles = x_tiles + STAGES * BM * BK;        // [STAGES][BN][BK]
-  const bf16 *weights = w + size_t(expert) * n * k;
+  const bf16 *weights = w + size_t(its.expert) * n * k;
 
   const auto ask = [&](unsigned stage, unsigned from) {
     for (unsigned item = threadIdx.x; item < BM * CHUNKS; item += THREADS) {
       const unsigned row = item / CHUNKS, chunk = item % CHUNKS, at = from + chunk * CHUNK;
       const bool valid = row < rows && at < k;
-      const size_t source = !valid ? 0 : IN ? order[first + row] / top_k : first + row;
+      const size_t source = !valid ? 0 : RULE == IN ? order[first + row] / top_k : first + row;
       copy_async16(x_tiles + stage * BM * BK + swizzled(row, chunk), x + source * k + (valid ? at : 0), valid);
     }
 #pragma unroll
@@ -119,7 +134,7 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
     for (unsigned half = 0; half < 2; ++half) {
       const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
       if (row >= rows) continue;
-      Out *to = y + size_t(IN ? first + row : order[first + row]) * n;
+      Out *to = y + size_t(RULE == OUT ? order[first + row] : first + row) * n;
 #pragma unroll
       for (unsigned j = 0; j < TILES_N; ++j) {
         const unsigned at = column + warp_n + j * 8 + lane % 4 * 2;
@@ -130,47 +145,34 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
 
 }  // namespace
 
-// 16 rows, for decoding: four warps side by side over 128 columns. Dynamic shared memory: 4 * (16 + 128) * 128 bytes.
-KERNEL __launch_bounds__(128)
-experts_in_bf16_m16(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
-                    unsigned num_experts, unsigned top_k) {
-  multiply<16, 128, 16, 32, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
+// Of each product three: 16 rows, for decoding, by four warps side by side over 128 columns; 64 rows, for large batches, by
+// four warps, two by two; 128 rows, for prompts, by eight warps, two by four. Dynamic shared memory: 4 * (BM + 128) * 128 bytes.
+#define PRODUCTS(tile, threads, BM, WM, WN)                                                                                      \
+  KERNEL __launch_bounds__(threads)                                                                                              \
+  experts_in_bf16_##tile(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n,      \
+                         unsigned k, unsigned num_experts, unsigned top_k) {                                                     \
+    multiply<BM, 128, WM, WN, 4, IN>(x, w, order, rows_of_block<BM>(offsets, num_experts), y, n, k, top_k);                      \
+  }                                                                                                                              \
+  KERNEL __launch_bounds__(threads)                                                                                              \
+  experts_out_bf16_##tile(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n,    \
+                          unsigned k, unsigned num_experts, unsigned top_k) {                                                    \
+    multiply<BM, 128, WM, WN, 4, OUT>(x, w, order, rows_of_block<BM>(offsets, num_experts), y, n, k, top_k);                     \
+  }                                                                                                                              \
+  KERNEL __launch_bounds__(threads)                                                                                              \
+  linear_bf16_##tile(const bf16 *x, const bf16 *w, float *y, unsigned num_rows, unsigned n, unsigned k) {                        \
+    const unsigned first = blockIdx.y * BM;                                                                                      \
+    multiply<BM, 128, WM, WN, 4, PLAIN>(x, w, nullptr, Rows{0, first, min(BM, num_rows - first)}, y, n, k, 1);                   \
+  }
+
+PRODUCTS(m16, 128, 16u, 16, 32)
+PRODUCTS(m64, 128, 64u, 32, 64)
+PRODUCTS(m128, 256, 128u, 64, 32)
 EMULATED(experts_in_bf16_m16)
-
-KERNEL __launch_bounds__(128)
-experts_out_bf16_m16(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
-                     unsigned num_experts, unsigned top_k) {
-  multiply<16, 128, 16, 32, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
 EMULATED(experts_out_bf16_m16)
-
-// 64 rows, for large batches: four warps, two by two. Dynamic shared memory: 4 * (64 + 128) * 128 bytes.
-KERNEL __launch_bounds__(128)
-experts_in_bf16_m64(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
-                    unsigned num_experts, unsigned top_k) {
-  multiply<64, 128, 32, 64, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
+EMULATED(linear_bf16_m16)
 EMULATED(experts_in_bf16_m64)
-
-KERNEL __launch_bounds__(128)
-experts_out_bf16_m64(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
-                     unsigned num_experts, unsigned top_k) {
-  multiply<64, 128, 32, 64, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
 EMULATED(experts_out_bf16_m64)
-
-// 128 rows, for prompts: eight warps, two by four. Dynamic shared memory: 4 * (128 + 128) * 128 bytes.
-KERNEL __launch_bounds__(256)
-experts_in_bf16_m128(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n, unsigned k,
-                     unsigned num_experts, unsigned top_k) {
-  multiply<128, 128, 64, 32, 4, true>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
+EMULATED(linear_bf16_m64)
 EMULATED(experts_in_bf16_m128)
-
-KERNEL __launch_bounds__(256)
-experts_out_bf16_m128(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n, unsigned k,
-                      unsigned num_experts, unsigned top_k) {
-  multiply<128, 128, 64, 32, 4, false>(x, w, order, offsets, y, n, k, num_experts, top_k);
-}
 EMULATED(experts_out_bf16_m128)
+EMULATED(linear_bf16_m128)

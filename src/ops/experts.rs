@@ -8,6 +8,7 @@ use super::access::{check_dims, check_dtype, check_index, dims, read, shape, wri
 use super::dot::{Product, Rows, TASK_OPERATIONS, Weight, multiply_each};
 use super::lanes::Isa;
 use super::launch::{Address, Launch, threads_for};
+use super::tile::Tile;
 
 /// Which rows go to which expert, as [`super::sort_by_expert`] writes it.
 #[derive(Debug, Clone, Copy)]
@@ -109,10 +110,10 @@ pub(super) fn grouped_linear_launch_with(
     let (rows, threads) = (tile.rows(), tile.threads());
     let row_blocks = num_pairs.min(num_experts) + num_pairs / rows;
     Launch {
-        kernel: tile.kernel(side),
+        kernel: tile.experts_kernel(side),
         grid: [n.div_ceil(Tile::COLUMNS), row_blocks, 1],
         block: [threads, 1, 1],
-        shared_bytes: Tile::STAGES * (rows + Tile::COLUMNS) * 128,
+        shared_bytes: tile.shared_bytes(),
         arguments: vec![
             at.x.into(),
             at.w.into(),
@@ -124,54 +125,6 @@ pub(super) fn grouped_linear_launch_with(
             num_experts.into(),
             top_k.into(),
         ],
-    }
-}
-
-/// How many rows of one expert a block multiplies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tile {
-    Rows16,
-    Rows64,
-    Rows128,
-}
-
-impl Tile {
-    const COLUMNS: u32 = 128;
-    const STAGES: u32 = 4;
-
-    /// For so many rows per expert on average. Some experts have more: then their weights are read again, from L2.
-    fn for_rows(rows: u32) -> Self {
-        match rows {
-            0..=12 => Self::Rows16,
-            13..=96 => Self::Rows64,
-            _ => Self::Rows128,
-        }
-    }
-
-    fn rows(self) -> u32 {
-        match self {
-            Self::Rows16 => 16,
-            Self::Rows64 => 64,
-            Self::Rows128 => 128,
-        }
-    }
-
-    fn threads(self) -> u32 {
-        match self {
-            Self::Rows16 | Self::Rows64 => 128,
-            Self::Rows128 => 256,
-        }
-    }
-
-    fn kernel(self, side: Side) -> &'static str {
-        match (side, self) {
-            (Side::In, Self::Rows16) => "experts_in_bf16_m16",
-            (Side::In, Self::Rows64) => "experts_in_bf16_m64",
-            (Side::In, Self::Rows128) => "experts_in_bf16_m128",
-            (Side::Out, Self::Rows16) => "experts_out_bf16_m16",
-            (Side::Out, Self::Rows64) => "experts_out_bf16_m64",
-            (Side::Out, Self::Rows128) => "experts_out_bf16_m128",
-        }
     }
 }
 

@@ -6,6 +6,8 @@ use half::bf16;
 use super::OpError;
 use super::access::{check_dims, check_dtype, dims, read, write};
 use super::dot::{Product, Rows, Weight, multiply};
+use super::launch::{Address, Launch};
+use super::tile::Tile;
 
 const OP: &str = "linear";
 
@@ -49,6 +51,32 @@ fn typed<W: Weight + candle_core::WithDType>(
         y_stride: n,
     };
     write(OP, "y", y, &[x, w], |y: &mut [f32]| multiply(&product, y))
+}
+
+/// Launches [`linear`] on tensor cores (`kernels/grouped_gemm.cu`).
+///
+/// - `x`: `[m, k]`, bf16
+/// - `w`: `[n, k]`, bf16
+/// - `y`: `[m, n]`, f32
+///
+/// `n` and `k` are multiples of 8.
+pub fn linear_launch(at: [Address; 3], sizes: [u32; 3]) -> Launch {
+    linear_launch_with(Tile::for_rows(sizes[0]), at, sizes)
+}
+
+/// The same, in blocks of `tile`.
+pub(super) fn linear_launch_with(
+    tile: Tile,
+    [x, w, y]: [Address; 3],
+    [m, n, k]: [u32; 3],
+) -> Launch {
+    Launch {
+        kernel: tile.linear_kernel(),
+        grid: [n.div_ceil(Tile::COLUMNS), m.div_ceil(tile.rows()), 1],
+        block: [tile.threads(), 1, 1],
+        shared_bytes: tile.shared_bytes(),
+        arguments: vec![x.into(), w.into(), y.into(), m.into(), n.into(), k.into()],
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod access;
 mod copy_blocks;
+mod device;
 mod dot;
 mod embedding;
 mod experts;
@@ -27,10 +28,12 @@ mod route;
 mod silu_mul;
 mod simd;
 mod store_kv;
+mod tile;
 mod upload;
 mod weighted_sum;
 
 pub use copy_blocks::copy_blocks;
+pub use device::{Device, Memory};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{
     GroupedLinear, GroupedSizes, Routing, Side, combine_experts, combine_experts_launch,
@@ -38,8 +41,11 @@ pub use experts::{
 };
 pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
-pub use linear::linear;
-pub use paged_attention::{Pages, paged_attention};
+pub use linear::{linear, linear_launch};
+pub use paged_attention::{
+    AttentionSizes, PagedAttention, Pages, attention_scratch_bytes, paged_attention,
+    paged_attention_launches,
+};
 pub use quantised::{Blocks, Storage};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
@@ -77,6 +83,14 @@ pub enum OpError {
         given: usize,
         /// One more than the largest index allowed.
         limit: usize,
+    },
+    /// A CUDA device failed.
+    #[error("{op}: {problem}")]
+    Driver {
+        /// What was asked of it.
+        op: String,
+        /// What its driver said.
+        problem: String,
     },
     /// Candle or the device failed.
     #[error("{op}: {source}")]

@@ -9,6 +9,12 @@ use super::dot::{Product, Rows, TASK_OPERATIONS, multiply_here};
 use super::lanes::{LANES, exp, tree, widest};
 use super::weighted_sum::WeightedSum;
 
+mod launch;
+
+pub use launch::{
+    AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
+};
+
 const OP: &str = "paged_attention";
 
 /// Where each sequence's keys and values lie.

@@ -635,6 +635,14 @@ extern "C" void emulated_unregister(void *at) {
   m.last = nullptr;
 }
 
+// Bytes that the host has written.
+extern "C" void emulated_written(void *at, std::size_t bytes) {
+  const auto from = reinterpret_cast<std::uintptr_t>(at);
+  Machine &m = machine();
+  Buffer &buffer = *std::prev(m.buffers.upper_bound(from))->second;
+  for (std::size_t i = 0; i < bytes; ++i) buffer.shadow[from - buffer.from + i] = Shadow{.initialised = true};
+}
+
 // The number of bytes of a buffer that nobody has written.
 extern "C" std::size_t emulated_unwritten(void *at) {
   std::size_t count = 0;

@@ -118,6 +118,32 @@ impl<T: Element> Buffer<T> {
         values
     }
 
+    /// Writes elements from `index` on, as a copy from the host does.
+    ///
+    /// # Panics
+    /// If they reach beyond its end.
+    pub fn write(&self, index: usize, elements: &[T]) {
+        assert!(index + elements.len() <= self.len, "beyond the buffer");
+        let _machine = machine();
+        // SAFETY: within the buffer, as just checked; nobody else touches it under the lock.
+        #[allow(unsafe_code)]
+        unsafe {
+            let to = self.start().cast::<T>().add(index);
+            std::ptr::copy_nonoverlapping(elements.as_ptr(), to, elements.len());
+            emulated_written(to.cast(), size_of_val(elements));
+        }
+    }
+
+    /// How many elements it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Its address, as a kernel's argument.
     pub fn pointer(&self) -> Argument {
         self.pointer_at(0)
@@ -245,6 +271,7 @@ fn machine() -> MutexGuard<'static, ()> {
 unsafe extern "C" {
     fn emulated_register(at: *mut c_void, bytes: usize, initialised: bool);
     fn emulated_unregister(at: *mut c_void);
+    fn emulated_written(at: *mut c_void, bytes: usize);
     fn emulated_unwritten(at: *mut c_void) -> usize;
     fn emulated_launch(
         name: *const c_char,

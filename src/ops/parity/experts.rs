@@ -3,8 +3,10 @@
 use mixgate_emulate::Buffer;
 
 use super::{at, narrow_floats, narrowed, run, widened};
-use crate::ops::experts::{Tile, grouped_linear_launch_with};
+use crate::ops::experts::grouped_linear_launch_with;
+use crate::ops::linear::linear_launch_with;
 use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
+use crate::ops::tile::Tile;
 use crate::ops::{self, GroupedLinear, GroupedSizes, RouteSizes, Side};
 
 fn routed(normed: &[f32], gate: &[f32], sizes: RouteSizes) -> (Vec<u32>, Vec<f32>) {
@@ -267,6 +269,34 @@ fn grouped_linear_matches_cpu() {
         check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456]);
         check_product(Tile::Rows64, side, &spread, 3, [5, 72, 72]);
         check_product(Tile::Rows128, side, &spread, 3, [3, 136, 80]);
+    }
+}
+
+#[test]
+fn linear_matches_cpu() {
+    for (tile, m, n, k) in [
+        (Tile::Rows16, 1, 128, 64),
+        (Tile::Rows16, 17, 136, 200),
+        (Tile::Rows64, 65, 24, 328),
+        (Tile::Rows128, 130, 264, 72),
+    ] {
+        let (x, w) = (narrow_floats(19, m * k), narrow_floats(20, n * k));
+        let (x_at, w_at) = (narrowed(&x), narrowed(&w));
+        let y = Buffer::<f32>::poisoned(m * n);
+        let tensors = [at(&x_at), at(&w_at), at(&y)];
+        let sizes = [m as u32, n as u32, k as u32];
+        run(linear_launch_with(tile, tensors, sizes));
+        for (i, given) in y.values().into_iter().enumerate() {
+            let terms = (0..k).map(|j| x[i / n * k + j] as f64 * w[i % n * k + j] as f64);
+            let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
+                (sum + term, size + term.abs())
+            });
+            let tolerance = f32::EPSILON as f64 * (k as f64).sqrt() * size;
+            assert!(
+                (given as f64 - exact).abs() <= tolerance,
+                "{i}: {given}, not {exact}"
+            );
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Inputs are random, sizes odd, outputs poisoned. What the kernel rounds to bf16 is compared with a sum in f64 of the
 //! same bf16 inputs: half a unit in the last of bf16's 8 digits, and what the order of an f32 sum may cost.
 
+mod attention;
 mod experts;
 mod rows;
 

@@ -1,0 +1,220 @@
+//! A step's buffers on a device, allocated once, and the arrays that a step uploads.
+
+use crate::model::{Limits, MixtralConfig, ModelError, StepBatch};
+use crate::ops::{self, Address, Device, Memory};
+
+/// Buffers for the largest step.
+#[derive(Debug)]
+pub(super) struct Workspace<D: Device> {
+    /// `input_ids` to `block_tables`, packed for each step; grows when a step's tables are larger than any before.
+    arrays: D::Memory,
+    arrays_bytes: usize,
+    /// What `arrays` is uploaded from.
+    staging: Vec<u32>,
+    buffers: Vec<D::Memory>,
+    at: Buffers,
+    /// `[logit_rows, vocab]` on the host.
+    pub logits: Vec<f32>,
+}
+
+/// Where the buffers lie. `t` rows of tokens, `p` of pairs (token, rank), `r` of logits.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffers {
+    /// `[t, hidden]`, f32
+    pub residual: Address,
+    /// `[t, hidden]`, f32
+    pub delta: Address,
+    /// `[t, hidden]`, bf16
+    pub normed: Address,
+    /// `[t, q_width + 2 * kv_width]`, f32
+    pub qkv: Address,
+    /// `[t, q_width]`, bf16
+    pub q: Address,
+    /// `[t, q_width]`, bf16
+    pub attended: Address,
+    /// Parts of attention that are to be put together; see [`ops::attention_scratch_bytes`]
+    pub scratch: Address,
+    /// `[t, top_k]`, u32
+    pub experts: Address,
+    /// `[t, top_k]`, f32
+    pub expert_weights: Address,
+    /// `[p]`, u32
+    pub order: Address,
+    /// `[num_experts + 1]`, u32
+    pub offsets: Address,
+    /// `[p, 2 * intermediate]`, bf16
+    pub gate_up: Address,
+    /// `[p, intermediate]`, bf16
+    pub activated: Address,
+    /// `[p, hidden]`, f32
+    pub pairs: Address,
+    /// `[r, hidden]`, bf16
+    pub last: Address,
+    /// `[r, vocab]`, f32
+    pub logits: Address,
+}
+
+/// One step: its sizes, its arrays, the buffers.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    pub(super) num_tokens: u32,
+    pub(super) num_seqs: u32,
+    pub(super) num_logit_rows: u32,
+    /// Columns of the block tables.
+    pub(super) max_blocks: u32,
+    pub(super) block_size: u32,
+    /// The longest context that the tables have room for.
+    pub(super) max_context: u32,
+    /// Most query rows of a sequence.
+    pub(super) max_rows: u32,
+    pub(super) input_ids: Address,
+    pub(super) positions: Address,
+    pub(super) slots: Address,
+    pub(super) cu_seqlens_q: Address,
+    pub(super) context_lens: Address,
+    pub(super) logit_rows: Address,
+    pub(super) block_tables: Address,
+    pub(super) at: Buffers,
+}
+
+impl<D: Device> Workspace<D> {
+    pub fn new(device: &D, config: &MixtralConfig, limits: Limits) -> Result<Self, ModelError> {
+        let (t, r) = (limits.tokens, limits.logit_rows);
+        let p = t * config.num_experts_per_tok;
+        let (hidden, width) = (config.hidden_size, config.intermediate_size);
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let mut buffers = Vec::new();
+        let mut allocate = |elements: usize, bytes: usize| -> Result<Address, ModelError> {
+            let memory = device.allocate(elements * bytes)?;
+            let address = memory.address();
+            buffers.push(memory);
+            Ok(address)
+        };
+        let at = Buffers {
+            residual: allocate(t * hidden, 4)?,
+            delta: allocate(t * hidden, 4)?,
+            normed: allocate(t * hidden, 2)?,
+            qkv: allocate(t * (q_width + 2 * kv_width), 4)?,
+            q: allocate(t * q_width, 2)?,
+            attended: allocate(t * q_width, 2)?,
+            scratch: allocate(ops::attention_scratch_bytes(&attention_sizes(config), r as u32), 1)?,
+            experts: allocate(p, 4)?,
+            expert_weights: allocate(p, 4)?,
+            order: allocate(p, 4)?,
+            offsets: allocate(config.num_local_experts + 1, 4)?,
+            gate_up: allocate(p * 2 * width, 2)?,
+            activated: allocate(p * width, 2)?,
+            pairs: allocate(p * hidden, 4)?,
+            last: allocate(r * hidden, 2)?,
+            logits: allocate(r * config.vocab_size, 4)?,
+        };
+        // Rows that fill a batch are never attended; they are multiplied all the same.
+        device.upload(&vec![0; t * q_width * 2], at.attended)?;
+        let arrays_bytes = 4 * (8 * t + 64);
+        Ok(Self {
+            arrays: device.allocate(arrays_bytes)?,
+            arrays_bytes,
+            staging: Vec::new(),
+            buffers,
+            at,
+            logits: vec![0.0; r * config.vocab_size],
+        })
+    }
+
+    /// Uploads a batch's arrays, which have been checked. A batch that only decodes is filled up to a captured size.
+    pub fn step(
+        &mut self,
+        device: &D,
+        batch: &StepBatch,
+        block_size: usize,
+        padding: Padding,
+    ) -> Result<Step, ModelError> {
+        let Padding { tokens: padded, max_blocks } = padding;
+        let (tokens, seqs) = (batch.input_ids.len(), batch.context_lens.len());
+        let filling = padded - tokens;
+        let mut packed = Packed::over(&mut self.staging);
+        let input_ids = packed.push(&batch.input_ids, filling, |_| 0);
+        let positions = packed.push(&batch.positions, filling, |_| 0);
+        let slots = packed.push(&batch.slot_mapping, filling, |_| NO_SLOT);
+        let cu_seqlens_q = packed.push(&batch.cu_seqlens_q, filling, |i| (tokens + i + 1) as u32);
+        let context_lens = packed.push(&batch.context_lens, filling, |_| 0);
+        let logit_rows = packed.push(&batch.logit_rows, filling, |i| (tokens + i) as u32);
+        let block_tables = packed.table(&batch.block_tables, batch.max_blocks, [seqs + filling, max_blocks]);
+        let bytes = size_of_val(&self.staging[..]);
+        if bytes > self.arrays_bytes {
+            self.arrays_bytes = bytes.next_power_of_two();
+            self.arrays = device.allocate(self.arrays_bytes)?;
+        }
+        let base = self.arrays.address();
+        device.upload(bytemuck::cast_slice(&self.staging), base)?;
+        let rows = batch.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]);
+        Ok(Step {
+            num_tokens: padded as u32,
+            num_seqs: (seqs + filling) as u32,
+            num_logit_rows: (batch.logit_rows.len() + filling) as u32,
+            max_blocks: max_blocks as u32,
+            block_size: block_size as u32,
+            max_context: (max_blocks * block_size) as u32,
+            max_rows: rows.max().unwrap_or(0),
+            input_ids: base.offset(input_ids),
+            positions: base.offset(positions),
+            slots: base.offset(slots),
+            cu_seqlens_q: base.offset(cu_seqlens_q),
+            context_lens: base.offset(context_lens),
+            logit_rows: base.offset(logit_rows),
+            block_tables: base.offset(block_tables),
+            at: self.at,
+        })
+    }
+}
+
+/// What a batch is filled up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Padding {
+    /// Tokens: as many as there are, or more if each sequence has one and every one is sampled.
+    pub tokens: usize,
+    /// Columns of the block tables.
+    pub max_blocks: usize,
+}
+
+/// Arrays behind each other, each at a multiple of 16 bytes.
+struct Packed<'a> {
+    words: &'a mut Vec<u32>,
+}
+
+impl<'a> Packed<'a> {
+    fn over(words: &'a mut Vec<u32>) -> Self {
+        words.clear();
+        Self { words }
+    }
+
+    /// Appends an array and its filling; returns its offset in bytes.
+    fn push(&mut self, values: &[u32], filling: usize, fill: impl Fn(usize) -> u32) -> usize {
+        let at = self.align();
+        self.words.extend_from_slice(values);
+        self.words.extend((0..filling).map(fill));
+        at
+    }
+
+    /// Appends a table whose rows are widened or cut to `columns`, with rows of zeros to fill it.
+    fn table(&mut self, values: &[u32], width: usize, [rows, columns]: [usize; 2]) -> usize {
+        let at = self.align();
+        let end = self.words.len() + rows * columns;
+        for row in values.chunks_exact(width.max(1)) {
+            let kept = width.min(columns);
+            self.words.extend_from_slice(&row[..kept]);
+            self.words.resize(self.words.len() + columns - kept, 0);
+        }
+        self.words.resize(end, 0);
+        at
+    }
+
+    fn align(&mut self) -> usize {
+        let words = self.words.len().next_multiple_of(4);
+        self.words.resize(words, 0);
+        words * size_of::<u32>()
+    }
+}
+
+/// Stands for no slot of the cache; `kernels/device.cuh` has the same.
+const NO_SLOT: u32 = u32::MAX;

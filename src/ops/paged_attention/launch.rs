@@ -1,0 +1,180 @@
+//! Launches of paged attention on a device: `kernels/paged_decode.cu` and `kernels/paged_prefill.cu`.
+
+use crate::ops::launch::{Address, Launch};
+
+/// Where the tensors of [`paged_attention_launches`] lie.
+#[derive(Debug, Clone, Copy)]
+pub struct PagedAttention {
+    /// `[num_tokens, heads, head_dim]`, bf16, turned by position
+    pub q: Address,
+    /// `[num_blocks, block_size, kv_heads, head_dim]`, bf16
+    pub k_cache: Address,
+    /// as `k_cache`
+    pub v_cache: Address,
+    /// `[num_seqs, max_blocks]`, u32
+    pub block_tables: Address,
+    /// `[num_seqs + 1]`, u32: where each sequence's rows begin
+    pub cu_seqlens_q: Address,
+    /// `[num_seqs]`, u32: keys of each sequence, this step's included; 0 for one that only fills a batch
+    pub context_lens: Address,
+    /// [`attention_scratch_bytes`] of them, written
+    pub scratch: Address,
+    /// `[num_tokens, heads, head_dim]`, bf16, written; rows of a sequence without keys are not
+    pub out: Address,
+}
+
+/// Sizes of [`paged_attention_launches`].
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSizes {
+    /// Rows of the step.
+    pub num_tokens: u32,
+    /// Sequences of the step.
+    pub num_seqs: u32,
+    /// Most rows of a sequence.
+    pub max_rows: u32,
+    /// No context is longer.
+    pub max_context: u32,
+    /// Columns of the block tables.
+    pub max_blocks: u32,
+    /// Tokens per block.
+    pub block_size: u32,
+    /// How many keys a row sees, its own the last; 0 for all.
+    pub window: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key heads: heads / 1, 2, 4 or 8.
+    pub kv_heads: u32,
+    /// 32, 64 or 128.
+    pub head_dim: u32,
+}
+
+/// Launches [`super::paged_attention`].
+///
+/// Sequences of one row go to a kernel that is bound by memory, those of more to one on tensor cores: which, depends on
+/// the sequence's own rows alone. Lengths are read on the device; the grids have room for what the sizes allow.
+///
+/// # Panics
+/// If the kernels have no such `head_dim` or group; see [`AttentionSizes`].
+pub fn paged_attention_launches(at: PagedAttention, sizes: AttentionSizes) -> Vec<Launch> {
+    let mut launches = Vec::with_capacity(3);
+    if sizes.num_seqs == 0 {
+        return launches;
+    }
+    if sizes.max_rows > 1 {
+        launches.push(prefill(at, sizes));
+    }
+    if sizes.max_rows < sizes.num_tokens || sizes.max_rows == 1 {
+        let splits = sizes.max_context.div_ceil(SPLIT_KEYS).clamp(1, SPLITS);
+        launches.push(decode(at, sizes, splits));
+        if splits > 1 {
+            launches.push(combine(at, sizes));
+        }
+    }
+    launches
+}
+
+/// Bytes that decoding `num_seqs` sequences leaves its parts in: 133 kB = 32 splits × (128 + 2) × 8 heads × 4 B and
+/// sequence, for 8 heads of 128.
+pub fn attention_scratch_bytes(heads: u32, head_dim: u32, num_seqs: usize) -> usize {
+    num_seqs * (heads * SPLITS * (head_dim + 2)) as usize * size_of::<f32>()
+}
+
+fn prefill(at: PagedAttention, sizes: AttentionSizes) -> Launch {
+    // Each sequence of several rows has one tile that is not full at most.
+    let tiles = sizes.num_tokens / ROWS + sizes.num_seqs.min(sizes.num_tokens / 2);
+    let kernel = match sizes.head_dim {
+        32 => "paged_prefill_d32",
+        64 => "paged_prefill_d64",
+        128 => "paged_prefill_d128",
+        other => panic!("heads of {other} were refused when the model was loaded. This is a bug."),
+    };
+    Launch {
+        kernel,
+        grid: [sizes.heads, tiles, 1],
+        block: [128, 1, 1],
+        shared_bytes: 5 * ROWS * sizes.head_dim * 2,
+        arguments: vec![
+            at.q.into(),
+            at.k_cache.into(),
+            at.v_cache.into(),
+            at.block_tables.into(),
+            at.cu_seqlens_q.into(),
+            at.context_lens.into(),
+            at.out.into(),
+            sizes.num_seqs.into(),
+            sizes.max_blocks.into(),
+            sizes.block_size.into(),
+            sizes.kv_heads.into(),
+            sizes.window.into(),
+            scale(sizes.head_dim).into(),
+        ],
+    }
+}
+
+fn decode(at: PagedAttention, sizes: AttentionSizes, splits: u32) -> Launch {
+    let kernel = match (sizes.head_dim, sizes.heads / sizes.kv_heads) {
+        (32, 1) => "paged_decode_d32_g1",
+        (32, 2) => "paged_decode_d32_g2",
+        (32, 4) => "paged_decode_d32_g4",
+        (32, 8) => "paged_decode_d32_g8",
+        (64, 1) => "paged_decode_d64_g1",
+        (64, 2) => "paged_decode_d64_g2",
+        (64, 4) => "paged_decode_d64_g4",
+        (64, 8) => "paged_decode_d64_g8",
+        (128, 1) => "paged_decode_d128_g1",
+        (128, 2) => "paged_decode_d128_g2",
+        (128, 4) => "paged_decode_d128_g4",
+        (128, 8) => "paged_decode_d128_g8",
+        other => panic!("{other:?} was refused when the model was loaded. This is a bug."),
+    };
+    Launch {
+        kernel,
+        grid: [splits, sizes.kv_heads, sizes.num_seqs],
+        block: [128, 1, 1],
+        shared_bytes: 4 * (sizes.heads / sizes.kv_heads) * (sizes.head_dim + 2) * 4,
+        arguments: vec![
+            at.q.into(),
+            at.k_cache.into(),
+            at.v_cache.into(),
+            at.block_tables.into(),
+            at.cu_seqlens_q.into(),
+            at.context_lens.into(),
+            at.scratch.into(),
+            at.out.into(),
+            sizes.max_blocks.into(),
+            sizes.block_size.into(),
+            sizes.kv_heads.into(),
+            sizes.window.into(),
+            scale(sizes.head_dim).into(),
+        ],
+    }
+}
+
+fn combine(at: PagedAttention, sizes: AttentionSizes) -> Launch {
+    Launch {
+        kernel: "combine_splits",
+        grid: [sizes.heads, sizes.num_seqs, 1],
+        block: [sizes.head_dim, 1, 1],
+        shared_bytes: 0,
+        arguments: vec![
+            at.scratch.into(),
+            at.cu_seqlens_q.into(),
+            at.context_lens.into(),
+            at.out.into(),
+            sizes.head_dim.into(),
+            sizes.window.into(),
+        ],
+    }
+}
+
+/// Scores are powers of two: `log2(e) / √head_dim`.
+fn scale(head_dim: u32) -> f32 {
+    std::f32::consts::LOG2_E / (head_dim as f32).sqrt()
+}
+
+/// Rows of a tile of `paged_prefill`.
+const ROWS: u32 = 64;
+
+/// Keys of the shortest split of `paged_decode`, and the most splits that it makes.
+const SPLIT_KEYS: u32 = 128;
+const SPLITS: u32 = 32;

@@ -1,11 +1,13 @@
-// embedding: the row of each id, widened.
+// embedding: the row of each id, widened; and a residual stream of zeros, which the first norm adds it to.
 //   table  [vocab, hidden]  bf16        ids  [num_tokens]  u32
-//   out    [num_tokens, hidden]  f32, written
+//   out, residual  [num_tokens, hidden]  f32, written
 // Grid: one block per token. Needs hidden % 8 == 0 and ids below vocab (the caller checks).
 // Twin: src/ops/embedding.rs (exact).  Bound: memory; not measured yet.
 #include "device.cuh"
 
-KERNEL __launch_bounds__(256) embedding(const bf16 *table, const unsigned *ids, float *out, unsigned hidden) {
+KERNEL __launch_bounds__(256)
+embedding(const bf16 *table, const unsigned *ids, float *out, float *residual, unsigned hidden) {
+  constexpr float4 ZERO = {0.0f, 0.0f, 0.0f, 0.0f};
   const bf16 *from = table + size_t(ids[blockIdx.x]) * hidden;
   float *to = out + size_t(blockIdx.x) * hidden;
   for (unsigned i = 8 * threadIdx.x; i < hidden; i += 8 * blockDim.x) {
@@ -13,6 +15,8 @@ KERNEL __launch_bounds__(256) embedding(const bf16 *table, const unsigned *ids, 
     unpack(load8(from + i), values);
     store_floats(to + i, {values[0], values[1], values[2], values[3]});
     store_floats(to + i + 4, {values[4], values[5], values[6], values[7]});
+    store_floats(residual + size_t(blockIdx.x) * hidden + i, ZERO);
+    store_floats(residual + size_t(blockIdx.x) * hidden + i + 4, ZERO);
   }
 }
 EMULATED(embedding)

@@ -36,6 +36,9 @@ pub enum ModelError {
         "no model is embedded in this binary\nhint: name a Hugging Face checkpoint folder, or build with the `seedling` feature"
     )]
     NoSeedling,
+    /// The kernels of a device have no variant for such a model.
+    #[error("the model has {0}")]
+    Unsupported(String),
     /// The arrays of a step contradict each other, the model or the cache.
     #[error("step batch: {0}")]
     Batch(String),

@@ -51,10 +51,21 @@ pub fn embedding(table: &Tensor, ids: &Tensor, out: &Tensor) -> Result<(), OpErr
 /// - `table`: `[vocab, hidden]`, bf16
 /// - `ids`: `[num_tokens]`, u32, below `vocab`
 /// - `out`: `[num_tokens, hidden]`, f32
+/// - `residual`: `[num_tokens, hidden]`, f32: zeros are written
 ///
 /// `hidden` is a multiple of 8.
-pub fn embedding_launch([table, ids, out]: [Address; 3], num_tokens: u32, hidden: u32) -> Launch {
-    let arguments = vec![table.into(), ids.into(), out.into(), hidden.into()];
+pub fn embedding_launch(
+    [table, ids, out, residual]: [Address; 4],
+    num_tokens: u32,
+    hidden: u32,
+) -> Launch {
+    let arguments = vec![
+        table.into(),
+        ids.into(),
+        out.into(),
+        residual.into(),
+        hidden.into(),
+    ];
     Launch::linear(OP, num_tokens, threads_for(hidden / 8, 256), arguments)
 }
 

@@ -14,6 +14,8 @@ mod copy_blocks;
 mod device;
 mod dot;
 mod embedding;
+#[cfg(test)]
+pub(crate) mod emulated;
 mod experts;
 mod lanes;
 mod launch;

@@ -635,6 +635,14 @@ extern "C" void emulated_unregister(void *at) {
   m.last = nullptr;
 }
 
+// Whether all of these bytes are of one buffer.
+extern "C" bool emulated_within(void *at, std::size_t bytes) {
+  const auto from = reinterpret_cast<std::uintptr_t>(at);
+  const Machine &m = machine();
+  const auto above = m.buffers.upper_bound(from);
+  return above != m.buffers.begin() && from + bytes <= std::prev(above)->second->to;
+}
+
 // Bytes that the host has written.
 extern "C" void emulated_written(void *at, std::size_t bytes) {
   const auto from = reinterpret_cast<std::uintptr_t>(at);

@@ -170,6 +170,49 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
+/// Copies from the host to an address within a buffer.
+///
+/// # Errors
+/// [`Fault`] if it reaches outside of every buffer.
+pub fn upload(bytes: &[u8], to: u64) -> Result<(), Fault> {
+    let _machine = machine();
+    within(to, bytes.len())?;
+    // SAFETY: within a live buffer, as just checked; nobody else touches it under the lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+        emulated_written(to as *mut c_void, bytes.len());
+    }
+    Ok(())
+}
+
+/// Copies to the host from an address within a buffer, whether anybody has written what lies there or not.
+///
+/// # Errors
+/// [`Fault`] if it reaches outside of every buffer.
+pub fn download(from: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+    let _machine = machine();
+    within(from, bytes.len())?;
+    // SAFETY: within a live buffer, as just checked; nobody else touches it under the lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len());
+    }
+    Ok(())
+}
+
+fn within(at: u64, bytes: usize) -> Result<(), Fault> {
+    // SAFETY: looks the address up and touches nothing.
+    #[allow(unsafe_code)]
+    let within = unsafe { emulated_within(at as *mut c_void, bytes) };
+    if within {
+        return Ok(());
+    }
+    Err(Fault(format!(
+        "{bytes} bytes at address {at:#x} are not within a buffer"
+    )))
+}
+
 /// One argument of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Argument {
@@ -271,6 +314,7 @@ fn machine() -> MutexGuard<'static, ()> {
 unsafe extern "C" {
     fn emulated_register(at: *mut c_void, bytes: usize, initialised: bool);
     fn emulated_unregister(at: *mut c_void);
+    fn emulated_within(at: *mut c_void, bytes: usize) -> bool;
     fn emulated_written(at: *mut c_void, bytes: usize);
     fn emulated_unwritten(at: *mut c_void) -> usize;
     fn emulated_launch(

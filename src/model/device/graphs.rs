@@ -42,7 +42,11 @@ impl<D: Device> Graphs<D> {
                 max_blocks: batch.max_blocks,
             };
         }
-        let context = batch.context_lens.iter().max().map_or(1, |&len| len as usize);
+        let context = batch
+            .context_lens
+            .iter()
+            .max()
+            .map_or(1, |&len| len as usize);
         Padding {
             tokens: rung,
             max_blocks: context_rung(context).div_ceil(block_size),
@@ -114,6 +118,9 @@ mod tests {
         let mut rungs: Vec<usize> = (1..=64).map(batch_rung).collect();
         rungs.dedup();
         assert_eq!(rungs, [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]);
-        assert_eq!([1, 1024, 1025, 5000].map(context_rung), [1024, 1024, 4096, 16384]);
+        assert_eq!(
+            [1, 1024, 1025, 5000].map(context_rung),
+            [1024, 1024, 4096, 16384]
+        );
     }
 }

@@ -12,7 +12,7 @@ use std::ops::Deref;
 
 use self::graphs::Graphs;
 use self::weights::{Weights, upload_floats};
-use self::workspace::{Padding, Step, Workspace};
+use self::workspace::{Step, Workspace};
 use super::backend::{Backend, Limits};
 use super::weights::Checkpoint;
 use super::{MixtralConfig, ModelError, StepBatch};
@@ -69,9 +69,17 @@ impl<D: Device> OnDevice<D> {
         })
     }
 
-    fn linear(&self, x: Address, weights: &Weights<D>, rows: u32, y: Address) -> Result<(), ModelError> {
+    fn linear(
+        &self,
+        x: Address,
+        weights: &Weights<D>,
+        rows: u32,
+        y: Address,
+    ) -> Result<(), ModelError> {
         let sizes = [rows, weights.rows, weights.columns];
-        Ok(self.device.launch(&ops::linear_launch([x, weights.address(), y], sizes))?)
+        Ok(self
+            .device
+            .launch(&ops::linear_launch([x, weights.address(), y], sizes))?)
     }
 }
 
@@ -79,18 +87,27 @@ impl<D: Device> OnDevice<D> {
 fn check_shape(config: &MixtralConfig) -> Result<(), ModelError> {
     let group = config.num_attention_heads / config.num_key_value_heads;
     let refused = if ![32, 64, 128].contains(&config.head_dim) {
-        format!("heads of {}; the kernels have 32, 64 and 128", config.head_dim)
+        format!(
+            "heads of {}; the kernels have 32, 64 and 128",
+            config.head_dim
+        )
     } else if ![1, 2, 4, 8].contains(&group) {
         format!("{group} query heads per key head; the kernels have 1, 2, 4 and 8")
     } else if config.num_local_experts > 32 {
-        format!("{} experts; the kernels have up to 32", config.num_local_experts)
+        format!(
+            "{} experts; the kernels have up to 32",
+            config.num_local_experts
+        )
     } else if !config.hidden_size.is_multiple_of(8) || !config.intermediate_size.is_multiple_of(8) {
         format!(
             "widths of {} and {}; the kernels have multiples of 8",
             config.hidden_size, config.intermediate_size
         )
     } else if !config.vocab_size.is_multiple_of(8) {
-        format!("{} tokens in its vocabulary; the kernels have multiples of 8", config.vocab_size)
+        format!(
+            "{} tokens in its vocabulary; the kernels have multiples of 8",
+            config.vocab_size
+        )
     } else {
         return Ok(());
     };
@@ -112,21 +129,45 @@ impl<D: Device> Backend for OnDevice<D> {
         self.device.describe()
     }
 
-    fn norm(&self, checkpoint: &Checkpoint, name: &str, hidden: usize) -> Result<D::Memory, ModelError> {
+    fn norm(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        hidden: usize,
+    ) -> Result<D::Memory, ModelError> {
         upload_floats(&self.device, &checkpoint.widened(name, &[hidden])?)
     }
 
-    fn table(&self, checkpoint: &Checkpoint, name: &str, shape: [usize; 2]) -> Result<Weights<D>, ModelError> {
+    fn table(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
         self.matrix(checkpoint, name, shape)
     }
 
-    fn gate(&self, checkpoint: &Checkpoint, name: &str, shape: [usize; 2]) -> Result<Weights<D>, ModelError> {
+    fn gate(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
         self.matrix(checkpoint, name, shape)
     }
 
-    fn matrix(&self, checkpoint: &Checkpoint, name: &str, shape: [usize; 2]) -> Result<Weights<D>, ModelError> {
+    fn matrix(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
         let [rows, columns] = shape;
-        Weights::upload(&self.device, [1, rows, columns], [checkpoint.tensor(name, &shape)])
+        Weights::upload(
+            &self.device,
+            [1, rows, columns],
+            [checkpoint.tensor(name, &shape)],
+        )
     }
 
     fn tied(&self, table: &Weights<D>) -> Result<Weights<D>, ModelError> {
@@ -176,7 +217,8 @@ impl<D: Device> Backend for OnDevice<D> {
         for &[from, to] in copies.as_chunks::<2>().0 {
             for half in [&cache.k, &cache.v] {
                 let block = |block: u32| half.address().offset(block as usize * cache.block_bytes);
-                self.device.copy(block(from), block(to), cache.block_bytes)?;
+                self.device
+                    .copy(block(from), block(to), cache.block_bytes)?;
             }
         }
         Ok(())
@@ -184,7 +226,8 @@ impl<D: Device> Backend for OnDevice<D> {
 
     fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Step, ModelError> {
         let padding = self.graphs.padding(batch, block_size);
-        self.workspace.step(&self.device, batch, block_size, padding)
+        self.workspace
+            .step(&self.device, batch, block_size, padding)
     }
 
     fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>
@@ -195,7 +238,12 @@ impl<D: Device> Backend for OnDevice<D> {
     }
 
     fn embed(&self, table: &Weights<D>, step: &Step) -> Result<(), ModelError> {
-        let tensors = [table.address(), step.input_ids, step.at.delta, step.at.residual];
+        let tensors = [
+            table.address(),
+            step.input_ids,
+            step.at.delta,
+            step.at.residual,
+        ];
         let launch = ops::embedding_launch(tensors, step.num_tokens, table.columns);
         Ok(self.device.launch(&launch)?)
     }
@@ -203,8 +251,16 @@ impl<D: Device> Backend for OnDevice<D> {
     fn add_rms_norm(&self, weight: &D::Memory, step: &Step) -> Result<(), ModelError> {
         let at = &step.at;
         let tensors = [at.delta, at.residual, weight.address(), at.normed];
-        let (hidden, eps) = (self.config.hidden_size as u32, self.config.rms_norm_eps as f32);
-        Ok(self.device.launch(&ops::add_rms_norm_launch(tensors, step.num_tokens, hidden, eps))?)
+        let (hidden, eps) = (
+            self.config.hidden_size as u32,
+            self.config.rms_norm_eps as f32,
+        );
+        Ok(self.device.launch(&ops::add_rms_norm_launch(
+            tensors,
+            step.num_tokens,
+            hidden,
+            eps,
+        ))?)
     }
 
     fn project_qkv(&self, weights: &Weights<D>, step: &Step) -> Result<(), ModelError> {
@@ -283,10 +339,17 @@ impl<D: Device> Backend for OnDevice<D> {
         self.device.launch(&ops::route_launch(tensors, sizes))?;
         let tensors = [at.experts, at.order, at.offsets];
         let pairs = step.num_tokens * top_k;
-        Ok(self.device.launch(&ops::sort_by_expert_launch(tensors, pairs, gate.rows))?)
+        Ok(self
+            .device
+            .launch(&ops::sort_by_expert_launch(tensors, pairs, gate.rows))?)
     }
 
-    fn grouped_linear(&self, weights: &Weights<D>, side: Side, step: &Step) -> Result<(), ModelError> {
+    fn grouped_linear(
+        &self,
+        weights: &Weights<D>,
+        side: Side,
+        step: &Step,
+    ) -> Result<(), ModelError> {
         let at = &step.at;
         let (x, y) = match side {
             Side::In => (at.normed, at.gate_up),
@@ -307,24 +370,31 @@ impl<D: Device> Backend for OnDevice<D> {
             num_experts: self.config.num_local_experts as u32,
             top_k,
         };
-        Ok(self.device.launch(&ops::grouped_linear_launch(tensors, side, sizes))?)
+        Ok(self
+            .device
+            .launch(&ops::grouped_linear_launch(tensors, side, sizes))?)
     }
 
     fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {
         let at = &step.at;
         // The last offset is the number of pairs.
-        let pairs = at.offsets.offset(self.config.num_local_experts * size_of::<u32>());
+        let pairs = at
+            .offsets
+            .offset(self.config.num_local_experts * size_of::<u32>());
         let most = step.num_tokens * self.config.num_experts_per_tok as u32;
         let tensors = [at.gate_up, at.activated, pairs];
         let width = self.config.intermediate_size as u32;
-        Ok(self.device.launch(&ops::silu_mul_launch(tensors, most, width))?)
+        Ok(self
+            .device
+            .launch(&ops::silu_mul_launch(tensors, most, width))?)
     }
 
     fn combine_experts(&self, step: &Step) -> Result<(), ModelError> {
         let at = &step.at;
         let tensors = [at.pairs, at.expert_weights, at.delta];
         let (hidden, top_k) = (self.config.hidden_size, self.config.num_experts_per_tok);
-        let launch = ops::combine_experts_launch(tensors, step.num_tokens, hidden as u32, top_k as u32);
+        let launch =
+            ops::combine_experts_launch(tensors, step.num_tokens, hidden as u32, top_k as u32);
         Ok(self.device.launch(&launch)?)
     }
 
@@ -334,17 +404,24 @@ impl<D: Device> Backend for OnDevice<D> {
         }
         let at = &step.at;
         let tensors = [at.normed, step.logit_rows, at.last];
-        self.device.launch(&ops::gather_rows_launch(tensors, step.num_logit_rows, lm_head.columns))?;
+        self.device.launch(&ops::gather_rows_launch(
+            tensors,
+            step.num_logit_rows,
+            lm_head.columns,
+        ))?;
         self.linear(at.last, lm_head, step.num_logit_rows, at.logits)
     }
 
-    fn lend_logits(&mut self, rows: usize) -> Result<Box<dyn Deref<Target = [f32]> + '_>, ModelError> {
+    fn lend_logits(
+        &mut self,
+        rows: usize,
+    ) -> Result<Box<dyn Deref<Target = [f32]> + '_>, ModelError> {
         let logits = &mut self.workspace.logits[..rows * self.config.vocab_size];
-        self.device.download(self.workspace.at.logits, bytemuck::cast_slice_mut(logits))?;
+        self.device
+            .download(self.workspace.at.logits, bytemuck::cast_slice_mut(logits))?;
         Ok(Box::new(&*logits))
     }
 }
 
-fn attention_sizes(config: &MixtralConfig) -> [u32; 2] {
-    [config.num_attention_heads as u32, config.head_dim as u32]
-}
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ impl<D: Device> Weights<D> {
         let mut at = memory.address();
         for part in parts {
             let values = bf16_of(&part?)?;
-            let bytes: &[u8] = bytemuck::cast_slice(values.reinterpret_cast::<u16>());
+            let bytes: &[u8] = bytemuck::cast_slice(values.reinterpret_cast());
             device.upload(bytes, at)?;
             at = at.offset(bytes.len());
         }

@@ -11,8 +11,10 @@ pub(super) struct Workspace<D: Device> {
     arrays_bytes: usize,
     /// What `arrays` is uploaded from.
     staging: Vec<u32>,
-    buffers: Vec<D::Memory>,
-    at: Buffers,
+    /// What `at` points into.
+    _buffers: Vec<D::Memory>,
+    pub at: Buffers,
+    limits: Limits,
     /// `[logit_rows, vocab]` on the host.
     pub logits: Vec<f32>,
 }
@@ -90,6 +92,8 @@ impl<D: Device> Workspace<D> {
             buffers.push(memory);
             Ok(address)
         };
+        let (heads, head_dim) = (config.num_attention_heads as u32, config.head_dim as u32);
+        let scratch = ops::attention_scratch_bytes(heads, head_dim, r);
         let at = Buffers {
             residual: allocate(t * hidden, 4)?,
             delta: allocate(t * hidden, 4)?,
@@ -97,7 +101,7 @@ impl<D: Device> Workspace<D> {
             qkv: allocate(t * (q_width + 2 * kv_width), 4)?,
             q: allocate(t * q_width, 2)?,
             attended: allocate(t * q_width, 2)?,
-            scratch: allocate(ops::attention_scratch_bytes(&attention_sizes(config), r as u32), 1)?,
+            scratch: allocate(scratch, 1)?,
             experts: allocate(p, 4)?,
             expert_weights: allocate(p, 4)?,
             order: allocate(p, 4)?,
@@ -115,7 +119,8 @@ impl<D: Device> Workspace<D> {
             arrays: device.allocate(arrays_bytes)?,
             arrays_bytes,
             staging: Vec::new(),
-            buffers,
+            limits,
+            _buffers: buffers,
             at,
             logits: vec![0.0; r * config.vocab_size],
         })
@@ -129,8 +134,17 @@ impl<D: Device> Workspace<D> {
         block_size: usize,
         padding: Padding,
     ) -> Result<Step, ModelError> {
-        let Padding { tokens: padded, max_blocks } = padding;
+        let Padding {
+            tokens: padded,
+            max_blocks,
+        } = padding;
         let (tokens, seqs) = (batch.input_ids.len(), batch.context_lens.len());
+        if seqs > self.limits.logit_rows {
+            return Err(ModelError::Batch(format!(
+                "{seqs} sequences; a step takes at most {}",
+                self.limits.logit_rows
+            )));
+        }
         let filling = padded - tokens;
         let mut packed = Packed::over(&mut self.staging);
         let input_ids = packed.push(&batch.input_ids, filling, |_| 0);
@@ -139,7 +153,11 @@ impl<D: Device> Workspace<D> {
         let cu_seqlens_q = packed.push(&batch.cu_seqlens_q, filling, |i| (tokens + i + 1) as u32);
         let context_lens = packed.push(&batch.context_lens, filling, |_| 0);
         let logit_rows = packed.push(&batch.logit_rows, filling, |i| (tokens + i) as u32);
-        let block_tables = packed.table(&batch.block_tables, batch.max_blocks, [seqs + filling, max_blocks]);
+        let block_tables = packed.table(
+            &batch.block_tables,
+            batch.max_blocks,
+            [seqs + filling, max_blocks],
+        );
         let bytes = size_of_val(&self.staging[..]);
         if bytes > self.arrays_bytes {
             self.arrays_bytes = bytes.next_power_of_two();

@@ -10,7 +10,7 @@ mod rows;
 use half::bf16;
 use mixgate_emulate::{Buffer, Fault};
 
-use super::{Address, Argument, Launch};
+use super::{Address, Launch};
 use crate::ops::testing::floats;
 
 /// Runs a launch on the emulated device.
@@ -19,19 +19,7 @@ fn run(launch: Launch) {
 }
 
 fn tried(launch: &Launch) -> Result<(), Fault> {
-    let argument = |argument: &Argument| match *argument {
-        Argument::Address(Address(at)) => mixgate_emulate::Argument::Pointer(at),
-        Argument::U32(number) => mixgate_emulate::Argument::U32(number),
-        Argument::F32(number) => mixgate_emulate::Argument::F32(number),
-    };
-    let emulated = mixgate_emulate::Launch {
-        kernel: launch.kernel,
-        grid: launch.grid,
-        block: launch.block,
-        shared_bytes: launch.shared_bytes,
-        arguments: launch.arguments.iter().map(argument).collect(),
-    };
-    emulated.run()
+    crate::ops::emulated::run(launch)
 }
 
 /// Where a buffer lies.

@@ -122,12 +122,14 @@ fn embedding_matches_cpu() {
         let table = narrow_floats(5, vocab * hidden);
         let (table_at, ids_at) = (narrowed(&table), Buffer::new(&ids));
         let out = Buffer::<f32>::poisoned(ids.len() * hidden);
-        let tensors = [at(&table_at), at(&ids_at), at(&out)];
+        let residual = Buffer::<f32>::poisoned(ids.len() * hidden);
+        let tensors = [at(&table_at), at(&ids_at), at(&out), at(&residual)];
         run(ops::embedding_launch(
             tensors,
             ids.len() as u32,
             hidden as u32,
         ));
+        assert!(residual.values().iter().all(|&x| x == 0.0));
         let twin = poisoned(&[ids.len(), hidden]);
         ops::embedding(&tensor(&table, &[vocab, hidden]), &indices(&ids), &twin).unwrap();
         assert_eq!(out.values(), values(&twin));
@@ -138,7 +140,9 @@ fn embedding_matches_cpu() {
 fn an_id_beyond_the_table_does_not_pass_unseen() {
     let (table, ids) = (narrowed(&narrow_floats(5, 16)), Buffer::new(&[2u32]));
     let out = Buffer::<f32>::poisoned(8);
-    let launch = ops::embedding_launch([at(&table), at(&ids), at(&out)], 1, 8);
+    let residual = Buffer::<f32>::poisoned(8);
+    let tensors = [at(&table), at(&ids), at(&out), at(&residual)];
+    let launch = ops::embedding_launch(tensors, 1, 8);
     assert_eq!(
         tried(&launch).unwrap_err().to_string(),
         "embedding: block (0, 0, 0), thread (0, 0, 0) reads 16 bytes, 0 after the end of a buffer of 32"

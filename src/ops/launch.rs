@@ -28,6 +28,18 @@ pub enum Argument {
     F32(f32),
 }
 
+impl Argument {
+    /// Its bytes at the front of eight, as a little-endian machine reads them.
+    #[cfg(feature = "cuda")]
+    pub(super) fn to_bits(&self) -> u64 {
+        match *self {
+            Self::Address(Address(address)) => address,
+            Self::U32(number) => u64::from(number),
+            Self::F32(number) => u64::from(number.to_bits()),
+        }
+    }
+}
+
 /// An address in device memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address(pub u64);

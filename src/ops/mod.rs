@@ -11,6 +11,8 @@
 
 mod access;
 mod copy_blocks;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod dot;
 mod embedding;
@@ -35,6 +37,8 @@ mod upload;
 mod weighted_sum;
 
 pub use copy_blocks::copy_blocks;
+#[cfg(feature = "cuda")]
+pub use cuda::{BUILT_FOR, Cuda};
 pub use device::{Device, Memory};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{

@@ -1,0 +1,132 @@
+//! Compiles `kernels/*.cu` for the `cuda` feature; without it there is nothing to do.
+//!
+//! Each file becomes one image that holds machine code for sm_80 (A100) and sm_90 (H100, H200), and PTX for whatever comes
+//! later. The images go into the binary; no CUDA library is linked.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+use std::sync::Mutex;
+use std::{env, fs, thread};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=kernels");
+    for variable in TOOLKIT_VARIABLES {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set")));
+    let nvcc = find_nvcc();
+    let version = version_of(&nvcc);
+    println!("cargo::rustc-env=MIXGATE_CUDA_VERSION={version}");
+
+    let mut sources: Vec<PathBuf> = fs::read_dir("kernels")
+        .unwrap_or_else(|error| fail(&format!("cannot read kernels/: {error}")))
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .collect();
+    sources.sort();
+    compile_all(&nvcc, &sources, &out);
+    let table = sources.iter().fold(String::new(), |mut table, source| {
+        let kernels = kernels_of(source);
+        let image = image_of(source, &out);
+        let line = format!("Image {{ kernels: &{kernels:?}, fatbin: include_bytes!({image:?}) }},");
+        let _ = writeln!(table, "{line}");
+        table
+    });
+    let table = format!("pub(super) static IMAGES: &[Image] = &[\n{table}];\n");
+    fs::write(out.join("images.rs"), table)
+        .unwrap_or_else(|error| fail(&format!("cannot write images.rs: {error}")));
+}
+
+/// Compiles on as many threads as cargo allows.
+fn compile_all(nvcc: &Path, sources: &[PathBuf], out: &Path) {
+    let threads = env::var("NUM_JOBS")
+        .ok()
+        .and_then(|jobs| jobs.parse().ok())
+        .unwrap_or(1);
+    let waiting = Mutex::new(sources.to_vec());
+    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.pop());
+    thread::scope(|scope| {
+        for _ in 0..usize::min(threads, sources.len()) {
+            scope.spawn(|| {
+                while let Some(source) = next() {
+                    compile(nvcc, &source, &image_of(&source, out));
+                }
+            });
+        }
+    });
+}
+
+fn compile(nvcc: &Path, source: &Path, image: &Path) {
+    let output = Command::new(nvcc)
+        .args(["-fatbin", "-std=c++17", "-O3", "--compress-mode=size"])
+        .args(["-gencode", "arch=compute_80,code=sm_80"])
+        .args(["-gencode", "arch=compute_90,code=[sm_90,compute_90]"])
+        .arg("-o")
+        .args([image, source])
+        .output()
+        .unwrap_or_else(|error| fail(&format!("cannot run {}: {error}", nvcc.display())));
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        fail(&format!("nvcc refused {}:\n{said}", source.display()));
+    }
+}
+
+fn image_of(source: &Path, out: &Path) -> PathBuf {
+    out.join(source.file_name().unwrap_or_default())
+        .with_extension("fatbin")
+}
+
+/// The kernels that a file has: each is named after its end, for the emulation.
+fn kernels_of(source: &Path) -> Vec<String> {
+    let text = fs::read_to_string(source)
+        .unwrap_or_else(|error| fail(&format!("cannot read {}: {error}", source.display())));
+    text.lines()
+        .filter_map(|line| line.strip_prefix("EMULATED(")?.strip_suffix(')'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Where the toolkit is said to be, then the search path, then where its installer puts it.
+fn find_nvcc() -> PathBuf {
+    let search_path = env::var_os("PATH").unwrap_or_default();
+    let said = TOOLKIT_VARIABLES.iter().filter_map(env::var_os);
+    let mut candidates = said
+        .map(|folder| Path::new(&folder).join("bin/nvcc"))
+        .chain(env::split_paths(&search_path).map(|folder| folder.join("nvcc")))
+        .chain([PathBuf::from("/usr/local/cuda/bin/nvcc")]);
+    candidates.find(|path| path.is_file()).unwrap_or_else(|| {
+        fail(
+            "the `cuda` feature needs NVIDIA's compiler, nvcc, of CUDA 12.4 or newer, and it was not found\n\
+             hint: install the CUDA toolkit, or set CUDA_HOME to the folder that has bin/nvcc; a GPU is not needed\n\
+             hint: without the feature, `cargo build --release` makes a server for the CPU",
+        )
+    })
+}
+
+/// Such as `13.0`.
+fn version_of(nvcc: &Path) -> String {
+    let output = Command::new(nvcc)
+        .arg("--version")
+        .output()
+        .unwrap_or_else(|error| fail(&format!("cannot run {}: {error}", nvcc.display())));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = said
+        .split("release ")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next());
+    version
+        .unwrap_or_else(|| fail(&format!("nvcc does not say its version:\n{said}")))
+        .to_owned()
+}
+
+fn fail(problem: &str) -> ! {
+    eprintln!("error: {problem}");
+    exit(1)
+}
+
+const TOOLKIT_VARIABLES: [&str; 3] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"];

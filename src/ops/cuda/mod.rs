@@ -1,0 +1,338 @@
+//! An NVIDIA GPU, through the driver. No CUDA library is linked: the driver is looked for when a device is opened.
+//!
+//! One context and one stream. Every call may come from any thread; the context is made current first.
+
+mod images;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
+use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
+
+use self::images::IMAGES;
+use super::OpError;
+use super::device::{Device, Memory};
+use super::launch::{Address, Argument, Launch};
+
+/// An NVIDIA GPU.
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    kernels: HashMap<&'static str, Kernel>,
+    described: String,
+}
+
+struct Kernel {
+    function: CudaFunction,
+    /// The most dynamic shared memory that it has been allowed so far.
+    shared_bytes: AtomicU32,
+}
+
+/// What the binary's kernels were compiled with and for, such as `CUDA 13.0, sm_80 sm_90`.
+pub const BUILT_FOR: &str = concat!("CUDA ", env!("MIXGATE_CUDA_VERSION"), ", sm_80 sm_90");
+
+/// Memory of a GPU. It keeps the context alive that it belongs to.
+pub struct CudaMemory {
+    address: u64,
+    context: Arc<CudaContext>,
+}
+
+/// A recorded graph of launches.
+pub struct RecordedGraph(CudaGraph);
+
+impl Cuda {
+    /// Opens GPU number `ordinal` and loads the kernels.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`]: no driver, no such GPU, or one that the kernels were not compiled for.
+    pub fn open(ordinal: usize) -> Result<Self, OpError> {
+        let refuse = |problem: String| OpError::Driver {
+            op: format!("cuda:{ordinal}"),
+            problem,
+        };
+        // SAFETY: looks for the library by name and closes it again.
+        #[allow(unsafe_code)]
+        let has_driver = unsafe { sys::is_culib_present() };
+        if !has_driver {
+            return Err(refuse(
+                "this machine has no NVIDIA driver (libcuda.so.1 was not found)".to_owned(),
+            ));
+        }
+        let count = result::init()
+            .and_then(|()| CudaContext::device_count())
+            .map_err(|error| {
+                refuse(format!(
+                    "the NVIDIA driver does not start: {}",
+                    said(&error)
+                ))
+            })?;
+        if ordinal >= count as usize {
+            return Err(refuse(format!(
+                "there is no such GPU: the driver knows {count}, counted from 0"
+            )));
+        }
+        let failed = |error: DriverError| refuse(said(&error));
+        let context = CudaContext::new(ordinal).map_err(failed)?;
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        let name = context.name().map_err(failed)?;
+        if major < 8 {
+            return Err(refuse(format!(
+                "{name} is of compute capability {major}.{minor}; kernels need 8.0 (A100) or newer"
+            )));
+        }
+        let mut kernels = HashMap::new();
+        for image in IMAGES {
+            let module = load(&context, image.fatbin).map_err(|error| {
+                refuse(format!(
+                    "{name} refuses the kernels, made with {BUILT_FOR}: {}; a newer driver may be needed",
+                    said(&error)
+                ))
+            })?;
+            for &kernel in image.kernels {
+                let function = module.load_function(kernel).map_err(failed)?;
+                let shared_bytes = AtomicU32::new(WITHOUT_ASKING);
+                kernels.insert(
+                    kernel,
+                    Kernel {
+                        function,
+                        shared_bytes,
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            stream: context.new_stream().map_err(failed)?,
+            described: format!("cuda:{ordinal}, {name}"),
+            context,
+            kernels,
+        })
+    }
+
+    /// Bytes of its memory that are free now, and all of them.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`] if the driver fails.
+    pub fn memory_bytes(&self) -> Result<(u64, u64), OpError> {
+        let (free, all) = self
+            .context
+            .mem_get_info()
+            .map_err(|error| driver("memory", &error))?;
+        Ok((free as u64, all as u64))
+    }
+
+    /// Waits for all that was asked.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`] with what a kernel did wrong, if one did.
+    pub fn synchronize(&self) -> Result<(), OpError> {
+        self.stream
+            .synchronize()
+            .map_err(|error| driver("synchronize", &error))
+    }
+
+    fn bind(&self, op: &str) -> Result<sys::CUstream, OpError> {
+        self.context
+            .bind_to_thread()
+            .map_err(|error| driver(op, &error))?;
+        Ok(self.stream.cu_stream())
+    }
+}
+
+impl Device for Cuda {
+    type Memory = CudaMemory;
+    type Graph = RecordedGraph;
+
+    fn describe(&self) -> String {
+        self.described.clone()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<CudaMemory, OpError> {
+        self.bind("allocate")?;
+        // SAFETY: the context is current; the memory is freed once, by `CudaMemory`.
+        #[allow(unsafe_code)]
+        let address = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = address.map_err(|error| OpError::Driver {
+            op: format!("allocating {:.1} MiB", bytes as f64 / (1 << 20) as f64),
+            problem: said(&error),
+        })?;
+        Ok(CudaMemory {
+            address,
+            context: Arc::clone(&self.context),
+        })
+    }
+
+    fn upload(&self, bytes: &[u8], to: Address) -> Result<(), OpError> {
+        let stream = self.bind("upload")?;
+        // SAFETY: from pageable memory, the driver has copied the bytes when this returns. That `to` has room for them is
+        // the caller's business, as it is for every launch; the driver refuses addresses that are not its own.
+        #[allow(unsafe_code)]
+        let done = unsafe { result::memcpy_htod_async(to.0, bytes, stream) };
+        done.map_err(|error| driver("upload", &error))
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), OpError> {
+        let stream = self.bind("download")?;
+        // SAFETY: `bytes` outlives the copy, which is waited for.
+        #[allow(unsafe_code)]
+        let asked = unsafe { result::memcpy_dtoh_async(bytes, from.0, stream) };
+        let done = asked.and_then(|()| self.stream.synchronize());
+        done.map_err(|error| driver("download", &error))
+    }
+
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError> {
+        let stream = self.bind("copy")?;
+        // SAFETY: as in `upload`.
+        #[allow(unsafe_code)]
+        let done = unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, stream) };
+        done.map_err(|error| driver("copy", &error))
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<(), OpError> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let stream = self.bind(launch.kernel)?;
+        let kernel = self
+            .kernels
+            .get(launch.kernel)
+            .ok_or_else(|| OpError::Driver {
+                op: launch.kernel.to_owned(),
+                problem: "there is no such kernel. This is a bug.".to_owned(),
+            })?;
+        kernel
+            .allow(launch.shared_bytes)
+            .map_err(|error| driver(launch.kernel, &error))?;
+        // Each argument in eight bytes of its own; the driver reads as many as the kernel's parameter has.
+        let mut values: Vec<u64> = launch.arguments.iter().map(Argument::to_bits).collect();
+        let mut pointers: Vec<*mut c_void> = values
+            .iter_mut()
+            .map(|value| std::ptr::from_mut(value).cast())
+            .collect();
+        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
+        // SAFETY: the launch was worked out by the op whose kernel it names, and the same launches are run under
+        // emulation, which judges number of arguments and every access.
+        #[allow(unsafe_code)]
+        let done = unsafe {
+            result::launch_kernel(
+                kernel.function.cu_function(),
+                (gx, gy, gz),
+                (bx, by, bz),
+                launch.shared_bytes,
+                stream,
+                &mut pointers,
+            )
+        };
+        done.map_err(|error| driver(launch.kernel, &error))
+    }
+
+    fn capture<E: From<OpError>>(
+        &self,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<RecordedGraph, E> {
+        let failed = |error: DriverError| driver("record", &error);
+        self.stream
+            .begin_capture(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(failed)?;
+        let done = work();
+        // Ended in any case: a stream that still records does nothing else.
+        let graph = self.stream.end_capture(NO_FLAGS);
+        done?;
+        let graph = graph.map_err(failed)?.ok_or_else(|| OpError::Driver {
+            op: "record".to_owned(),
+            problem: "nothing was recorded".to_owned(),
+        })?;
+        Ok(RecordedGraph(graph))
+    }
+
+    fn replay(&self, graph: &RecordedGraph) -> Result<(), OpError> {
+        graph.0.launch().map_err(|error| driver("replay", &error))
+    }
+}
+
+impl Kernel {
+    /// More than 48 KiB must be asked for, once.
+    fn allow(&self, shared_bytes: u32) -> Result<(), DriverError> {
+        if shared_bytes <= self.shared_bytes.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let most = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        self.function.set_attribute(most, shared_bytes as i32)?;
+        self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Memory for CudaMemory {
+    fn address(&self) -> Address {
+        Address(self.address)
+    }
+}
+
+impl Drop for CudaMemory {
+    fn drop(&mut self) {
+        // Nothing is left to do about a failure here.
+        let _ = self.context.bind_to_thread();
+        // SAFETY: allocated by `Cuda::allocate`, freed once; the driver waits for work that uses it.
+        #[allow(unsafe_code)]
+        let _ = unsafe { result::free_sync(self.address) };
+    }
+}
+
+// SAFETY: the driver's graph may be used from any thread, by one at a time; all use goes through the device's stream,
+// under the lock of whoever keeps the graphs.
+#[allow(unsafe_code)]
+unsafe impl Send for RecordedGraph {}
+// SAFETY: as above; `replay` is called under that lock.
+#[allow(unsafe_code)]
+unsafe impl Sync for RecordedGraph {}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.described)
+    }
+}
+
+impl fmt::Debug for CudaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.address)
+    }
+}
+
+impl fmt::Debug for RecordedGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("recorded")
+    }
+}
+
+fn load(
+    context: &Arc<CudaContext>,
+    fatbin: &'static [u8],
+) -> Result<Arc<cudarc::driver::CudaModule>, DriverError> {
+    context.load_module(cudarc::nvrtc::Ptx::from_binary(fatbin.to_vec()))
+}
+
+fn driver(op: &str, error: &DriverError) -> OpError {
+    OpError::Driver {
+        op: op.to_owned(),
+        problem: said(error),
+    }
+}
+
+/// What the driver calls an error, such as `out of memory (CUDA_ERROR_OUT_OF_MEMORY)`.
+fn said(error: &DriverError) -> String {
+    match (error.error_string(), error.error_name()) {
+        (Ok(text), Ok(name)) => format!("{} ({})", text.to_string_lossy(), name.to_string_lossy()),
+        _ => format!("error {:?}", error.0),
+    }
+}
+
+/// Dynamic shared memory that every kernel may have.
+const WITHOUT_ASKING: u32 = 48 << 10;
+
+const NO_FLAGS: CUgraphInstantiate_flags = CUgraphInstantiate_flags(0);

@@ -2,11 +2,11 @@
 
 use std::io::ErrorKind;
 
-use super::Failure;
-use crate::config::{Config, KvCache, Model, ModelSettings};
+use super::{Failure, gpu};
+use crate::config::{Config, DeviceName, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
-use crate::model::{self, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::model::{self, Backend, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
 use crate::server::SamplingDefaults;
 use crate::text::{TextFiles, TextModel};
 
@@ -51,15 +51,35 @@ pub(super) fn load(config: &Config) -> Result<Loaded, Failure> {
     }
 }
 
-/// A checkpoint, or the model in the binary.
+/// A checkpoint, the model in the binary, or one made up.
 fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
-    let settings = &config.model;
-    let text = text(settings, source)?;
-    let options = LoadOptions {
+    match config.model.device {
+        DeviceName::Cpu => {
+            let settings = &config.model;
+            let text = text(settings, source)?;
+            let options = load_options(config);
+            let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
+            ready(settings, text, model, settings.kv_cache)
+        }
+        DeviceName::Cuda(ordinal) => gpu::load(config, source, ordinal),
+    }
+}
+
+/// How large a step may be.
+pub(super) fn load_options(config: &Config) -> LoadOptions {
+    LoadOptions {
         max_num_batched_tokens: config.engine.max_num_batched_tokens,
         max_logit_rows: config.engine.max_num_seqs,
-    };
-    let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
+    }
+}
+
+/// Gives a loaded model its cache.
+pub(super) fn ready<B: Backend + 'static>(
+    settings: &ModelSettings,
+    text: TextModel,
+    model: Mixtral<B>,
+    kv_cache: KvCache,
+) -> Result<Loaded, Failure> {
     let shape = model.config();
     if text.vocab_size() > shape.vocab_size {
         return Err(Failure::new(format!(
@@ -70,11 +90,9 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         .hint("tokenizer.json and config.json must come from the same checkpoint"));
     }
     let context = context(settings, shape.max_position_embeddings)?;
-    let bytes_per_token = model::KvCache::<model::Cpu>::bytes_per_token(shape);
+    let bytes_per_token = model::KvCache::<B>::bytes_per_token(shape);
     let block_size = settings.block_size;
-    let num_blocks = settings
-        .kv_cache
-        .blocks(bytes_per_token, context, block_size);
+    let num_blocks = kv_cache.blocks(bytes_per_token, context, block_size);
     let facts = ModelFacts {
         parameters: shape.num_parameters(),
         dtype: model.dtype(),
@@ -191,7 +209,7 @@ pub(super) fn plain_words(text: &TextModel) -> Vec<TokenId> {
 }
 
 /// The tokenizer and the way to lay out a chat.
-fn text(settings: &ModelSettings, source: &ModelSource) -> Result<TextModel, Failure> {
+pub(super) fn text(settings: &ModelSettings, source: &ModelSource) -> Result<TextModel, Failure> {
     let files = ModelFiles::open(source).map_err(|error| unloadable(&error))?;
     let operators = match &settings.chat_template {
         None => None,
@@ -212,7 +230,7 @@ fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
     Failure::new(message).caused_by(error)
 }
 
-fn unloadable(error: &ModelError) -> Failure {
+pub(super) fn unloadable(error: &ModelError) -> Failure {
     let gone =
         matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
     failure("cannot load the model", error).hint_if(gone.then_some(
@@ -221,7 +239,7 @@ fn unloadable(error: &ModelError) -> Failure {
 }
 
 /// Longest sequence that the operator wants and the model can do.
-fn context(settings: &ModelSettings, limit: usize) -> Result<usize, Failure> {
+pub(super) fn context(settings: &ModelSettings, limit: usize) -> Result<usize, Failure> {
     match settings.max_model_len {
         Some(given) if given > limit => Err(Failure::new(format!(
             "max_model_len is {given}, the model's context is {limit}"

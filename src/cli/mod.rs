@@ -10,6 +10,7 @@ mod configuration;
 mod demo;
 mod drain;
 mod failure;
+mod gpu;
 mod http;
 mod key;
 mod loading;

@@ -7,6 +7,7 @@
 //!
 //! This is the only module that reads the environment, and it does so once ([`Env::system`]).
 
+mod device;
 mod env;
 mod error;
 mod exposure;
@@ -29,6 +30,7 @@ use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
 use crate::server::ServerConfig;
 
+pub use device::DeviceName;
 pub use env::{BENCH_TOKEN, Env};
 pub use error::ConfigError;
 pub use exposure::check_exposure;
@@ -69,6 +71,10 @@ pub struct Config {
 pub struct ModelSettings {
     /// Where the weights come from, if there are any.
     pub source: Model,
+    /// Where it computes.
+    pub device: DeviceName,
+    /// Whether decoding on a GPU is recorded as CUDA graphs.
+    pub cuda_graphs: bool,
     /// The name that clients ask for.
     pub served_model_name: String,
     /// A chat template that replaces the model's own.
@@ -174,6 +180,8 @@ impl Config {
                     .served_model_name
                     .unwrap_or_else(|| settings.model.name()),
                 source: settings.model,
+                device: settings.device,
+                cuda_graphs: settings.cuda_graphs,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),
                 kv_cache,

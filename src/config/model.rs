@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::value::{Value, quoted};
 use crate::engine::null::NullName;
-use crate::model::ModelSource;
+use crate::model::{ModelSource, Synthetic};
 
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,7 @@ impl Model {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Real(ModelSource::Seedling) => SEEDLING.to_owned(),
+            Self::Real(ModelSource::Synthetic(model)) => model.to_string(),
             Self::Real(ModelSource::Folder(path)) => {
                 let full = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 full.file_name().map_or_else(
@@ -34,35 +35,43 @@ impl Model {
 
     /// Whether `text` names a model rather than a folder.
     pub(super) fn is_name(text: &str) -> bool {
-        text == SEEDLING || text.starts_with(NULL)
+        text == SEEDLING || text.starts_with(NULL) || text.starts_with(SYNTHETIC)
     }
 }
 
 impl Value for Model {
     const WANTED: &'static str =
-        "\"seedling\", a checkpoint folder or null:SHAPE[@DEVICE-PRECISION]";
+        "\"seedling\", a checkpoint folder, synthetic:SHAPE or null:SHAPE[@DEVICE-PRECISION]";
     const IS_PATH: bool = true;
 
     fn parse(text: &str) -> Option<Self> {
         match text {
             "" => None,
             SEEDLING => Some(Self::Real(ModelSource::Seedling)),
-            text => match text.strip_prefix(NULL) {
-                Some(name) => NullName::parse(name).ok().map(Self::Null),
-                None => Some(Self::Real(ModelSource::Folder(PathBuf::from(text)))),
+            text => match (text.strip_prefix(NULL), text.strip_prefix(SYNTHETIC)) {
+                (Some(name), _) => NullName::parse(name).ok().map(Self::Null),
+                (_, Some(name)) => {
+                    let model = Synthetic::parse(name).ok()?;
+                    Some(Self::Real(ModelSource::Synthetic(model)))
+                }
+                _ => Some(Self::Real(ModelSource::Folder(PathBuf::from(text)))),
             },
         }
     }
 
     fn hint(text: &str) -> Option<String> {
-        let name = text.strip_prefix(NULL)?;
-        NullName::parse(name).err().map(|error| error.to_string())
+        match (text.strip_prefix(NULL), text.strip_prefix(SYNTHETIC)) {
+            (Some(name), _) => NullName::parse(name).err().map(|error| error.to_string()),
+            (_, Some(name)) => Synthetic::parse(name).err().map(|error| error.to_string()),
+            _ => None,
+        }
     }
 
     fn toml(&self) -> String {
         match self {
             Self::Real(ModelSource::Seedling) => quoted(SEEDLING),
             Self::Real(ModelSource::Folder(path)) => quoted(&path.to_string_lossy()),
+            Self::Real(ModelSource::Synthetic(model)) => quoted(&format!("{SYNTHETIC}{model}")),
             Self::Null(name) => quoted(&format!("{NULL}{name}")),
         }
     }
@@ -72,3 +81,5 @@ impl Value for Model {
 const SEEDLING: &str = "seedling";
 /// What a null model's name begins with. A folder of that name is reached as `./null:…`.
 const NULL: &str = "null:";
+/// What a synthetic model's name begins with; likewise.
+const SYNTHETIC: &str = "synthetic:";

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::device::DeviceName;
 use super::env::Env;
 use super::layers::Layers;
 use super::ledger::LedgerPlace;
@@ -172,9 +173,17 @@ macro_rules! settings {
 settings! {
     /// Name or checkpoint folder
     /// "seedling" is the model inside the binary. A folder is laid out as on Hugging Face.
+    /// synthetic:mixtral-8x7b has random weights; ,dtype=w4a16 stores them so, ,layers=4 makes a slice, ,seed=1 another.
     /// null:mixtral-8x7b answers at once and computes nothing; null:mixtral-8x7b@a100-w4a16 takes the time that such a
     /// device would need.
     model: Model { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
+
+    /// Where it computes: cpu, or cuda:N
+    /// A GPU needs a binary built with the `cuda` feature and an NVIDIA driver.
+    device: DeviceName { group: Model, value: "DEVICE", default: DefaultValue::Is("cpu"), short: true }
+
+    /// Record steps that only decode as CUDA graphs; =false turns it off
+    cuda_graphs: bool { group: Model, value: "true|false", default: DefaultValue::Is("true"), short: false }
 
     /// Name that clients ask for
     served_model_name: Option<String> {
@@ -194,9 +203,9 @@ settings! {
 
     /// Size of the KV cache in tokens
     /// Give this or --kv-cache-bytes. Without either, the cache holds sixteen full contexts if they fit 128 MiB,
-    /// and one in any case.
+    /// and one in any case; on a GPU, all that fits beside the weights.
     kv_cache_tokens: Option<NonZeroUsize> {
-        group: Model, value: "TOKENS", default: DefaultValue::Unset("fits the model"), short: true
+        group: Model, value: "TOKENS", default: DefaultValue::Unset("fits the model"), short: false
     }
 
     /// Size of the KV cache in bytes, such as 512MiB

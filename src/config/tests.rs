@@ -332,12 +332,46 @@ fn a_null_model_is_a_name_in_a_file_too_and_served_under_what_stands_after_the_c
 }
 
 #[test]
+fn a_synthetic_model_is_a_name_too() {
+    let text = "synthetic:mixtral-8x7b,dtype=w4a16,layers=2";
+    let config = load("", [], [("model", text)]).unwrap();
+    let name = crate::model::Synthetic::parse("mixtral-8x7b,dtype=w4a16,layers=2").unwrap();
+    let source = Model::Real(ModelSource::Synthetic(name));
+    assert_eq!(config.model.source, source);
+    assert!(
+        config
+            .show(false)
+            .contains(&format!("model = \"{text}\"\n"))
+    );
+    let refused = load("", [], [("model", "synthetic:mixtral-8x7b,layers=99")]);
+    assert_eq!(
+        complaint(refused),
+        "model is \"synthetic:mixtral-8x7b,layers=99\", wanted \"seedling\", a checkpoint folder, synthetic:SHAPE or \
+         null:SHAPE[@DEVICE-PRECISION] (from --model)\n\
+         hint: layers is \"99\"; mixtral-8x7b has 1 to 32"
+    );
+}
+
+#[test]
+fn a_device_is_the_cpu_or_a_gpu_by_number() {
+    let device = |text| load("", [], [("device", text)]).map(|config| config.model.device);
+    assert_eq!(load("", [], []).unwrap().model.device, DeviceName::Cpu);
+    assert_eq!(device("cpu").unwrap(), DeviceName::Cpu);
+    assert_eq!(device("cuda").unwrap(), DeviceName::Cuda(0));
+    assert_eq!(device("cuda:3").unwrap(), DeviceName::Cuda(3));
+    assert_eq!(
+        complaint(load("", [], [("device", "gpu")])),
+        "device is \"gpu\", wanted \"cpu\" or cuda:N (from --device)"
+    );
+}
+
+#[test]
 fn a_null_model_that_does_not_exist_is_refused_with_those_that_do() {
     let refused = load("", [], [("model", "null:mixtral-9x7b")]);
     assert_eq!(
         complaint(refused),
-        "model is \"null:mixtral-9x7b\", wanted \"seedling\", a checkpoint folder or \
-         null:SHAPE[@DEVICE-PRECISION] (from --model)\n\
+        "model is \"null:mixtral-9x7b\", wanted \"seedling\", a checkpoint folder, \
+         synthetic:SHAPE or null:SHAPE[@DEVICE-PRECISION] (from --model)\n\
          hint: there is no shape \"mixtral-9x7b\"; there are mixtral-8x7b, mixtral-8x22b"
     );
 }

@@ -4,16 +4,16 @@ use std::ops::Deref;
 
 use super::executor::{Capacity, ExecuteError};
 use super::runner::Forward;
-use crate::model::{KvCache, Mixtral, ModelError, StepBatch};
+use crate::model::{Backend, Cpu, KvCache, Mixtral, ModelError, StepBatch};
 
 /// A model together with the cache that its sequences share.
-pub struct PagedMixtral {
-    model: Mixtral,
-    cache: KvCache,
+pub struct PagedMixtral<B: Backend = Cpu> {
+    model: Mixtral<B>,
+    cache: KvCache<B>,
     max_model_len: usize,
 }
 
-impl PagedMixtral {
+impl<B: Backend> PagedMixtral<B> {
     /// Gives `model` a cache of `num_blocks` blocks of `block_size` tokens.
     ///
     /// Sequences may be `max_model_len` tokens long, which is at most the model's own context.
@@ -21,7 +21,7 @@ impl PagedMixtral {
     /// # Errors
     /// [`ModelError::Cache`] if a size is zero or far too large.
     pub fn new(
-        model: Mixtral,
+        model: Mixtral<B>,
         num_blocks: usize,
         block_size: usize,
         max_model_len: usize,
@@ -34,7 +34,7 @@ impl PagedMixtral {
     }
 }
 
-impl Forward for PagedMixtral {
+impl<B: Backend> Forward for PagedMixtral<B> {
     fn capacity(&self) -> Capacity {
         Capacity {
             vocab_size: self.model.config().vocab_size,

@@ -10,6 +10,15 @@ use super::weights::Checkpoint;
 use super::{MixtralConfig, ModelError, StepBatch};
 use crate::ops::Side;
 
+/// How large a step may be. What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Most tokens in one step.
+    pub max_num_batched_tokens: usize,
+    /// Most rows of logits in one step: one per sequence that samples.
+    pub max_logit_rows: usize,
+}
+
 /// How large a step may be. Buffers are allocated for the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -17,6 +26,17 @@ pub struct Limits {
     pub tokens: usize,
     /// Most rows of logits in one step.
     pub logit_rows: usize,
+}
+
+impl Limits {
+    /// At least one token, and no more rows of logits than tokens.
+    pub fn of(options: LoadOptions) -> Self {
+        let tokens = options.max_num_batched_tokens.max(1);
+        Self {
+            tokens,
+            logit_rows: options.max_logit_rows.clamp(1, tokens),
+        }
+    }
 }
 
 /// A device's operations. Those of a step write the buffers that `step` names; see the model for their order.

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ModelError;
+use super::{ModelError, ModelSource};
 
 /// The shape of a Mixtral. Every size is checked: non-zero, consistent, and small enough to multiply.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +58,14 @@ pub struct GenerationDefaults {
 }
 
 impl MixtralConfig {
+    /// Reads the configuration of a model.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the field that is missing, malformed or not supported.
+    pub fn of(source: &ModelSource) -> Result<Self, ModelError> {
+        Self::parse(&source.require("config.json")?)
+    }
+
     /// Width of all query heads together.
     pub fn q_width(&self) -> usize {
         self.num_attention_heads * self.head_dim

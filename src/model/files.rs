@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::ModelError;
+use super::{ModelError, Synthetic};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,13 +13,17 @@ pub enum ModelSource {
     Seedling,
     /// A Hugging Face checkpoint folder.
     Folder(PathBuf),
+    /// Random weights of a named shape. It reads and speaks the seedling's tokens.
+    Synthetic(Synthetic),
 }
 
 impl ModelSource {
-    /// What to call the model: `seedling`, or the folder's name.
+    /// What to call the model: `seedling`, the folder's name, or the shape's.
     pub fn name(&self) -> String {
-        let Self::Folder(path) = self else {
-            return "seedling".to_string();
+        let path = match self {
+            Self::Seedling => return "seedling".to_string(),
+            Self::Synthetic(model) => return model.to_string(),
+            Self::Folder(path) => path,
         };
         // `.` and `..` have no name of their own.
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -36,6 +40,15 @@ impl ModelSource {
     ) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
         match self {
             Self::Seedling => seedling_file(file).map(|bytes| bytes.map(Cow::Borrowed)),
+            Self::Synthetic(model) if file == "config.json" => {
+                Ok(Some(Cow::Owned(model.config().into_bytes())))
+            }
+            Self::Synthetic(_)
+                if file.starts_with("tokenizer") || file == "chat_template.jinja" =>
+            {
+                Self::Seedling.read(file)
+            }
+            Self::Synthetic(_) => Ok(None),
             Self::Folder(folder) => {
                 read_if_there(&folder.join(file)).map(|bytes| bytes.map(Cow::Owned))
             }
@@ -61,6 +74,7 @@ impl ModelSource {
     pub(super) fn place(&self) -> String {
         match self {
             Self::Seedling => "the embedded seedling".to_string(),
+            Self::Synthetic(model) => format!("the synthetic {model}"),
             Self::Folder(folder) => folder.display().to_string(),
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::attention::Attention;
-use super::backend::{Backend, Limits};
+use super::backend::{Backend, Limits, LoadOptions};
 use super::config::{GenerationDefaults, MixtralConfig};
 use super::cpu::Cpu;
 use super::moe::Moe;
@@ -31,15 +31,6 @@ struct Layer<B: Backend> {
     moe: Moe<B>,
 }
 
-/// How large a step may be. Buffers are allocated for the largest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Most tokens in one step.
-    pub max_num_batched_tokens: usize,
-    /// Most rows of logits in one step: one per sequence that samples.
-    pub max_logit_rows: usize,
-}
-
 impl Mixtral {
     /// Loads configuration and weights, to compute on the CPU.
     ///
@@ -60,15 +51,11 @@ impl<B: Backend> Mixtral<B> {
         options: LoadOptions,
         backend: impl FnOnce(&MixtralConfig, Limits) -> Result<B, ModelError>,
     ) -> Result<Self, ModelError> {
-        let config = MixtralConfig::parse(&source.require("config.json")?)?;
+        let config = MixtralConfig::of(source)?;
         let generation =
             GenerationDefaults::parse(source.read("generation_config.json")?.as_deref(), &config)?;
         let checkpoint = Checkpoint::open(source)?;
-        let tokens = options.max_num_batched_tokens.max(1);
-        let limits = Limits {
-            tokens,
-            logit_rows: options.max_logit_rows.clamp(1, tokens),
-        };
+        let limits = Limits::of(options);
         let backend = backend(&config, limits)?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let table = [vocab, hidden];

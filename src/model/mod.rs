@@ -11,20 +11,24 @@ mod cpu;
 mod device;
 mod error;
 mod files;
+mod fit;
 mod kv_cache;
 mod mixtral;
 mod moe;
+mod synthetic;
 mod weights;
 
-pub use backend::{Backend, Limits};
+pub use backend::{Backend, Limits, LoadOptions};
 pub use batch::StepBatch;
 pub use config::{GenerationDefaults, MixtralConfig};
 pub use cpu::Cpu;
 pub use device::OnDevice;
 pub use error::ModelError;
 pub use files::{ModelFiles, ModelSource};
+pub use fit::{Footprint, RESERVE};
 pub use kv_cache::KvCache;
-pub use mixtral::{LoadOptions, Logits, Mixtral};
+pub use mixtral::{Logits, Mixtral};
+pub use synthetic::{Synthetic, SyntheticNameError};
 
 #[cfg(test)]
 mod golden_tests;

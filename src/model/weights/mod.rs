@@ -9,13 +9,15 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use super::files::seedling_file;
-use super::{ModelError, ModelSource};
+use super::{ModelError, ModelSource, Synthetic};
 
 /// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory.
 pub struct Checkpoint {
     shards: Vec<Shard>,
     /// The shard of each tensor; without an index the only one has them all.
     index: Option<HashMap<String, usize>>,
+    /// Makes up every tensor, instead of the shards.
+    synthetic: Option<Synthetic>,
 }
 
 struct Shard {
@@ -35,6 +37,7 @@ impl Checkpoint {
     /// [`ModelError`] naming the file that is missing, cut off or malformed.
     pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
         let (shards, index) = match source {
+            ModelSource::Synthetic(_) => (Vec::new(), None),
             ModelSource::Seedling => (vec![Shard::embedded()?], None),
             ModelSource::Folder(folder) => match source.read(INDEX)? {
                 Some(json) => open_indexed(folder, &json)?,
@@ -45,7 +48,15 @@ impl Checkpoint {
                 }
             },
         };
-        Ok(Self { shards, index })
+        let synthetic = match source {
+            ModelSource::Synthetic(model) => Some(*model),
+            _ => None,
+        };
+        Ok(Self {
+            shards,
+            index,
+            synthetic,
+        })
     }
 
     /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
@@ -74,6 +85,11 @@ impl Checkpoint {
         shape: &[usize],
         stack: &[usize],
     ) -> Result<Tensor, ModelError> {
+        if let Some(model) = &self.synthetic {
+            let parts = names.iter().map(|name| model.tensor(name, shape));
+            let parts = parts.collect::<Result<Vec<_>, _>>()?;
+            return Ok(Tensor::cat(&parts, 0)?.reshape(stack)?);
+        }
         // All are looked up before memory is taken: the configuration alone may ask for any amount.
         let found = names
             .iter()

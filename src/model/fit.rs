@@ -1,0 +1,121 @@
+//! What a model takes of a device's memory, worked out before anything is loaded.
+
+use super::{Limits, MixtralConfig};
+use crate::ops::{Storage, attention_scratch_bytes};
+
+/// Bytes of a model on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its weights.
+    pub weights: u64,
+    /// The buffers of the largest step.
+    pub workspace: u64,
+    /// Keys and values of a token.
+    pub per_token: u64,
+}
+
+impl Footprint {
+    /// Of a model on a GPU whose linear layers are stored as `storage`; gates and embeddings are bf16, norms f32.
+    ///
+    /// Mixtral 8x7B in bf16: 93.4 GB = 46.7 B × 2 B, and 128 KiB per token = 2 × 32 layers × 8 heads × 128 × 2 B.
+    pub fn on_device(config: &MixtralConfig, storage: Storage, limits: Limits) -> Self {
+        let linear = |rows: usize, columns: usize| {
+            let blocks = columns.div_ceil(storage.block_columns()) as u64;
+            rows as u64 * blocks * storage.block_bytes() as u64
+        };
+        let wide = |rows: usize, columns: usize, bytes: u64| rows as u64 * columns as u64 * bytes;
+        let (hidden, width, experts) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_local_experts,
+        );
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let layer = linear(q_width + 2 * kv_width, hidden)
+            + linear(hidden, q_width)
+            + wide(experts, hidden, 2)
+            + linear(experts * 2 * width, hidden)
+            + linear(experts * hidden, width)
+            + wide(2, hidden, 4);
+        let head = match config.tie_word_embeddings {
+            true => 0,
+            false => linear(config.vocab_size, hidden),
+        };
+        let angles = wide(config.max_position_embeddings, config.head_dim, 4);
+        let weights = config.num_hidden_layers as u64 * layer
+            + wide(config.vocab_size, hidden, 2)
+            + head
+            + wide(1, hidden, 4)
+            + angles;
+
+        let (heads, dim) = (config.num_attention_heads as u32, config.head_dim as u32);
+        let pairs = config.num_experts_per_tok;
+        let token = hidden * (4 + 4 + 2)
+            + (q_width + 2 * kv_width) * 4
+            + 2 * q_width * 2
+            + pairs * (8 + 4 + 2 * width * 2 + width * 2 + hidden * 4)
+            + 8 * 4;
+        let row = config.vocab_size * 4 + hidden * 2;
+        let scratch = attention_scratch_bytes(heads, dim, limits.logit_rows);
+        let workspace = limits.tokens * token + limits.logit_rows * row + scratch;
+        Self {
+            weights,
+            workspace: workspace as u64,
+            per_token: 2 * (config.num_hidden_layers * kv_width) as u64 * 2,
+        }
+    }
+
+    /// Tokens whose keys and values fit beside the rest; `None` if not even the rest does.
+    pub fn tokens_in(&self, free: u64) -> Option<u64> {
+        let left = free.checked_sub(self.weights + self.workspace + RESERVE)?;
+        Some(left / self.per_token.max(1))
+    }
+}
+
+/// Kept free: the driver's own, recorded graphs and the kernels' code.
+pub const RESERVE: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Synthetic;
+
+    fn mixtral(storage: Storage) -> Footprint {
+        let model = Synthetic::parse("mixtral-8x7b").unwrap();
+        let config = MixtralConfig::parse(model.config().as_bytes()).unwrap();
+        let limits = Limits {
+            tokens: 512,
+            logit_rows: 64,
+        };
+        Footprint::on_device(&config, storage, limits)
+    }
+
+    #[test]
+    fn mixtral_takes_what_the_arithmetic_says() {
+        // 46,702,792,704 weights, of which 132 M are embeddings and gates, 266 k norms; 16 MiB of angles.
+        let bf16 = mixtral(Storage::Bf16);
+        let angles = 32_768 * 128 * 4;
+        let norms = (2 * 32 + 1) * 4096;
+        assert_eq!(bf16.weights, 2 * 46_702_792_704 + 2 * norms + angles);
+        assert_eq!(bf16.per_token, 131_072);
+        let gigabytes = Storage::ALL.map(|storage| mixtral(storage).weights / 100_000_000);
+        assert_eq!(gigabytes, [1865, 934, 242, 497, 264, 475]);
+    }
+
+    #[test]
+    fn what_is_left_is_the_caches_and_what_does_not_fit_is_none() {
+        let four_bit = mixtral(Storage::W4a16);
+        let rest = four_bit.weights + four_bit.workspace + RESERVE;
+        assert_eq!(four_bit.tokens_in(rest), Some(0));
+        assert_eq!(four_bit.tokens_in(rest + 10 * 131_072), Some(10));
+        assert_eq!(four_bit.tokens_in(rest - 1), None);
+        // An H100 of 80 GB holds the 4-bit form and some 400,000 tokens, not the 16-bit form.
+        let h100 = 84_000_000_000;
+        assert!(
+            four_bit
+                .tokens_in(h100)
+                .is_some_and(|tokens| tokens > 400_000)
+        );
+        assert_eq!(mixtral(Storage::Bf16).tokens_in(h100), None);
+        assert!(four_bit.workspace < 200 << 20, "{}", four_bit.workspace);
+    }
+}

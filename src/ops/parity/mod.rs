@@ -5,6 +5,7 @@
 
 mod experts;
 mod rows;
+mod sample;
 
 use half::bf16;
 use mixgate_emulate::{Buffer, Fault};

@@ -41,9 +41,7 @@ sample(const float *logits, const SampleRow *rows, const unsigned *bias, const u
 
   // The highest key and the lowest id that has it; the lowest key above minus infinity, as its complement; how many there are.
   Mass extremes[2] = {}, counted[1] = {};
-#pragma unroll 4
-  for (unsigned id = threadIdx.x; id < vocab; id += blockDim.x) {
-    float value = biased ? mine[id] : given[id];
+  walk(biased ? mine : given, threadIdx.x, vocab, blockDim.x, [&](unsigned id, float value) {
     const unsigned occurred = seen ? seen[id] : 0, times = occurred & ~IN_PROMPT;
     if (occurred) value = value > 0.0f ? value / how.repetition : product(value, how.repetition);
     if (times) value = value - (product(how.frequency, float(times)) + how.presence);
@@ -55,7 +53,7 @@ sample(const float *logits, const SampleRow *rows, const unsigned *bias, const u
     extremes[0] = max(extremes[0], place);
     extremes[1] = max(extremes[1], low);
     counted[0] += key > NOTHING;
-  }
+  });
   row.highest(extremes);
   const unsigned highest = unsigned(extremes[0] >> 32), likeliest = NO_TOKEN - unsigned(extremes[0]);
   unsigned chosen = likeliest;
@@ -98,8 +96,7 @@ sample(const float *logits, const SampleRow *rows, const unsigned *bias, const u
     const unsigned counter[4] = {how.place, 0, how.stream, 0};
     // 53 bits, as the CPU's sampler draws them.
     const Mass random = philox(counter, how.seed_low, how.seed_high) & ~Mass(0x7ff);
-    const auto weight = [&](unsigned id) {
-      const float value = row.at(id);
+    const auto weight = [&](unsigned id, float value) {
       if (!cut.keeps(key_of(value), id)) return Mass(0);
       const Mass its = scale.weight(value);
       return its >= least ? its : 0;

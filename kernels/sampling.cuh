@@ -94,6 +94,21 @@ struct Scale {
   }
 };
 
+// Calls `look` with each id from `first` below `end` by `step`, and the value there. Reads some ahead: a row comes from L2, and
+// one value at a time would leave most of its bandwidth idle.
+template <class Look>
+__device__ __forceinline__ void walk(const float *values, unsigned first, unsigned end, unsigned step, Look look) {
+  constexpr unsigned AHEAD = 4;
+  for (unsigned id = first; id < end; id += AHEAD * step) {
+    float ahead[AHEAD];
+#pragma unroll
+    for (unsigned j = 0; j < AHEAD; ++j) ahead[j] = id + j * step < end ? values[id + j * step] : 0.0f;
+#pragma unroll
+    for (unsigned j = 0; j < AHEAD; ++j)
+      if (id + j * step < end) look(id + j * step, ahead[j]);
+  }
+}
+
 // The tokens that are kept: those with a higher key, and of those with the same the ones up to `last`.
 struct Cut {
   unsigned key, last;
@@ -140,14 +155,14 @@ struct Row {
 
   // Calls `look` with each id, its logit and its key, by one thread each.
   template <class Look> __device__ __forceinline__ void each(Look look) const {
-#pragma unroll 4
-    for (unsigned id = threadIdx.x; id < vocab; id += blockDim.x) {
-      const float value = at(id);
+    walk(values, threadIdx.x, vocab, blockDim.x, [&](unsigned id, float given) {
+      const float value = cleaned(given);
       look(id, value, key_of(value));
-    }
+    });
   }
 
-  // The first id with which the sum of `measure(id)` over all ids up to it exceeds `target(the whole sum)`, which it must.
+  // The first id with which the sum of `measure(id, its logit)` over all ids up to it exceeds `target(the whole sum)`, which
+  // it must.
   //
   // The warps share out the row, and one of them has the answer; then they share out its part, until that is a warp's width.
   template <class Measure, class Target>
@@ -167,8 +182,7 @@ struct Row {
       part = ((end - first + warps - 1) / warps + WARP - 1) / WARP * WARP;
       const unsigned from = first + warp * part, to = min(from + part, end);
       Mass mine = 0;
-#pragma unroll 4
-      for (unsigned id = from + lane; id < to; id += WARP) mine += measure(id);
+      walk(values, from + lane, to, WARP, [&](unsigned id, float given) { mine += measure(id, cleaned(given)); });
 #pragma unroll
       for (unsigned bits = WARP / 2; bits > 0; bits /= 2) mine += __shfl_xor_sync(ALL_LANES, mine, bits);
       __syncthreads();
@@ -181,7 +195,7 @@ struct Row {
       first += owner * part;
       end = min(first + part, end);
     } while (part > WARP);
-    const Mass sum = before + up_to_here(first + lane < end ? measure(first + lane) : 0);
+    const Mass sum = before + up_to_here(first + lane < end ? measure(first + lane, at(first + lane)) : 0);
     return first + __ffs(int(__ballot_sync(ALL_LANES, sum > wanted))) - 1;
   }
 
@@ -243,8 +257,8 @@ struct Row {
     const Mass each_has = BY_MASS ? scale.weight(value_of(low)) : 1, missing = wanted - (BY_MASS ? mass_high : count_high);
     const Mass needed = (missing + each_has - 1) / each_has;
     if (needed >= equals) return from_low;
-    const unsigned last = find_in_order([&](unsigned id) { return Mass(key_of(at(id)) == low && id <= from_low.last); },
-                                        [&](Mass) { return needed - 1; });
+    const auto equal = [&](unsigned id, float value) { return Mass(key_of(value) == low && id <= from_low.last); };
+    const unsigned last = find_in_order(equal, [&](Mass) { return needed - 1; });
     return {low, last};
   }
 };

@@ -186,7 +186,7 @@ fn total(kept: &[(u32, u64)]) -> u64 {
 /// `kernels/sampling.cuh`.
 ///
 /// A power of two with a whole part and a rest, of which Taylor's series over −½ ..= ½ has a remainder below 2⁻²⁷.
-pub(super) fn weight(logit: f32, highest: f32, temperature: f32) -> u64 {
+pub(in crate::ops) fn weight(logit: f32, highest: f32, temperature: f32) -> u64 {
     // Adding 1.5 × 2²³ rounds to a whole number, which sits in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let factor = ((std::f64::consts::LOG2_E / f64::from(temperature)) as f32).min(f32::MAX);
@@ -207,7 +207,7 @@ pub(super) fn weight(logit: f32, highest: f32, temperature: f32) -> u64 {
 }
 
 /// The likeliest token's weight.
-pub(super) const UNIT: u64 = 1 << 44;
+pub(in crate::ops) const UNIT: u64 = 1 << 44;
 /// `(ln 2)ⁿ / n!`, from n = 7 down.
 const SERIES: [f32; 8] = [
     1.525_273_4e-5,

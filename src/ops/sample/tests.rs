@@ -1,6 +1,5 @@
 //! The twin against the definitions, in f64.
 
-use super::cpu::{UNIT, weight};
 use super::*;
 use crate::ops::testing::floats;
 

@@ -47,7 +47,14 @@ fn logprobs_match_cpu() {
         let values = [nan, -inf, 3.0, 3.0, -inf, 2.5];
         (0..vocab).map(|id| values[id % 6]).collect()
     };
-    for (vocab, width) in [(1usize, 1usize), (5, 8), (33, 20), (1000, 20), (3000, 32)] {
+    for (vocab, width) in [
+        (1usize, 1usize),
+        (5, 8),
+        (33, 20),
+        (33, 32),
+        (1000, 20),
+        (3000, 32),
+    ] {
         let rows = [
             logits(1, vocab),
             special(vocab),

@@ -1,7 +1,8 @@
 //! Every parameter alone and together, drawn from rows as models give them.
 
 use super::{Batch, logits, parameters};
-use crate::ops::SampleRow;
+use crate::ops::sample::{UNIT, weight};
+use crate::ops::{IN_PROMPT, SampleRow, SampleTables, sample_row};
 
 #[test]
 fn sample_matches_cpu() {
@@ -161,4 +162,73 @@ fn tokens_are_drawn_on_the_device_as_often_as_they_are_likely() {
     }
     // Three degrees of freedom: one draw in a thousand is above.
     assert!(chi_square < 16.27, "{counts:?}: {chi_square}");
+}
+
+#[test]
+fn a_weight_has_the_same_bits_on_the_device() {
+    // A number that draws the first of two tokens, however light it is, if only it is kept.
+    let drawn = |place: &u32| {
+        let row = SampleRow {
+            place: *place,
+            ..SampleRow::default()
+        };
+        sample_row(&[-6.9, 0.0], &row, SampleTables::default()) == 0
+    };
+    let place = (0..).find(drawn).unwrap();
+    let mut batch = Batch::default();
+    let mut expected = Vec::new();
+    for step in 0..1500 {
+        let (logit, temperature) = (1.7 - step as f32 / 333.0, 0.7);
+        // The smallest share that keeps the first token is its weight, which has no more digits than f32 has.
+        let share = weight(logit, 1.7, temperature) as f32 / UNIT as f32;
+        for (min_p, id) in [(share, 0), (share.next_up(), u32::from(share < 1.0))] {
+            let row = SampleRow {
+                temperature,
+                min_p,
+                place,
+                ..SampleRow::default()
+            };
+            batch.push(&[logit, 1.7], row);
+            expected.push(id);
+        }
+    }
+    assert_eq!(batch.check(), expected);
+}
+
+#[test]
+fn penalties_move_the_logits_of_tokens_that_occurred() {
+    let (repetition, frequency, presence) = ([2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 1.0]);
+    for (penalties, logits, counts, expected) in [
+        // 4 / 2 = 2 and -1 * 2 = -2; a zero stays.
+        (repetition, [4.0, -1.0, 2.1], [IN_PROMPT, 0, 0], 2),
+        (repetition, [4.0, -1.0, 1.9], [3, 0, 0], 0),
+        (repetition, [-9.0, -1.0, -1.9], [0, IN_PROMPT | 1, 0], 2),
+        (repetition, [-9.0, -0.5, -0.9], [0, 1, 0], 2),
+        (repetition, [0.0, -0.1, -0.1], [1, 0, 0], 0),
+        // Occurrences in the output count each, those in the prompt do not.
+        (frequency, [5.0, 2.5, 0.0], [IN_PROMPT | 2, 0, 0], 0),
+        (frequency, [5.0, 2.5, 0.0], [3, IN_PROMPT, 0], 1),
+        (presence, [5.0, 4.5, 0.0], [IN_PROMPT, 0, 0], 0),
+        (presence, [5.0, 4.5, 0.0], [7, 0, 0], 1),
+        (presence, [5.0, 3.5, 0.0], [7, 0, 0], 0),
+        ([0.5, -1.0, -0.5], [1.0, 3.7, 3.2], [IN_PROMPT | 1, 0, 0], 1),
+        ([0.5, -1.0, -0.5], [1.0, 3.4, 3.2], [IN_PROMPT | 1, 0, 0], 0),
+    ] {
+        let mut batch = Batch::default();
+        let row = SampleRow {
+            temperature: 0.0,
+            repetition_penalty: penalties[0],
+            frequency_penalty: penalties[1],
+            presence_penalty: penalties[2],
+            counts: Some(0),
+            ..SampleRow::default()
+        };
+        batch.push(&logits, row);
+        batch.counts.extend(counts);
+        assert_eq!(
+            batch.check(),
+            [expected],
+            "{penalties:?} {logits:?} {counts:?}"
+        );
+    }
 }

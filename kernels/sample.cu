@@ -11,8 +11,8 @@
 //   ids       [num_rows]         u32, written
 // bias, masks, counts and adjusted are not touched for rows that name none.
 // Grid: one block per row, threads for each token up to 1024. Needs vocab < 2^19, and no two rows with the same counts.
-// Twin: src/ops/sample (exact).  Bound: latency, passes over a row in L2: one for greedy, four for plain sampling; not
-// measured yet.
+// Twin: src/ops/sample (exact).  Bound: latency, passes over a row in L2: one for greedy, two for plain sampling, one for each
+// turn of a search, of which top-k and top-p take some six to ten; not measured yet.
 KERNEL __launch_bounds__(1024)
 sample(const float *logits, const SampleRow *rows, const unsigned *bias, const unsigned *masks, unsigned *counts,
        float *adjusted, unsigned *ids, unsigned vocab) {
@@ -20,8 +20,8 @@ sample(const float *logits, const SampleRow *rows, const unsigned *bias, const u
   const SampleRow how = load_row(rows, blockIdx.x);
   const float *given = logits + size_t(blockIdx.x) * vocab;
   float *mine = adjusted + size_t(blockIdx.x) * vocab;
-  unsigned *seen = how.counts == NO_ROW ? nullptr : counts + size_t(how.counts) * vocab;
-  const unsigned *mask = how.mask == NO_ROW ? nullptr : masks + size_t(how.mask) * ((vocab + 31) / 32);
+  unsigned *seen = how.counts == 0 ? nullptr : counts + size_t(how.counts - 1) * vocab;
+  const unsigned *mask = how.mask == 0 ? nullptr : masks + size_t(how.mask - 1) * ((vocab + 31) / 32);
   const bool biased = how.bias_first < how.bias_end, changed = biased || seen || mask;
   const Row row = {changed ? mine : given, vocab, scratch};
 

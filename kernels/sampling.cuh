@@ -8,18 +8,19 @@
 
 using Mass = unsigned long long;
 
-// One row's parameters, as src/ops/sample writes them. See there for their meaning.
+// One row's parameters, as src/ops/sample writes them. See there for their meaning. All zero is a row that takes the highest
+// logit and touches no table: what fills up a captured batch.
 struct SampleRow {
   float temperature, top_p, min_p, repetition, frequency, presence;
   unsigned top_k;  // 0 keeps all
   unsigned seed_low, seed_high, stream, place;
-  unsigned counts, mask;           // rows of those tables, or NO_ROW
-  unsigned bias_first, bias_end;   // of the row's biases
-  unsigned logprobs;               // 0: none; otherwise the token's own and that of so many less one of the likeliest
+  unsigned counts, mask;          // one more than the row of that table; 0: none
+  unsigned bias_first, bias_end;  // of the row's biases
+  unsigned logprobs;              // one more than the likeliest that are asked for; 0: none, not even the chosen one's
 };
 static_assert(sizeof(SampleRow) == 64, "the Rust side writes 16 words");
 
-constexpr unsigned NO_ROW = 0xffffffffu, NO_TOKEN = 0xffffffffu;
+constexpr unsigned NO_TOKEN = 0xffffffffu;
 // In a table of counts: the bit of a token that the prompt has. The rest counts its occurrences in the output.
 constexpr unsigned IN_PROMPT = 0x80000000u;
 

@@ -80,7 +80,8 @@ impl Default for SampleRow {
 }
 
 impl SampleRow {
-    /// As the kernels read it (`SampleRow` in `kernels/sampling.cuh`).
+    /// As the kernels read it (`SampleRow` in `kernels/sampling.cuh`). Words that are all zero are a row, too: it takes the
+    /// highest logit and touches no table.
     pub fn words(&self) -> [u32; 16] {
         [
             self.temperature.to_bits(),
@@ -94,8 +95,8 @@ impl SampleRow {
             (self.seed >> 32) as u32,
             self.stream,
             self.place,
-            self.counts.unwrap_or(NO_ROW),
-            self.mask.unwrap_or(NO_ROW),
+            self.counts.map_or(0, |table| table + 1),
+            self.mask.map_or(0, |mask| mask + 1),
             self.bias.start,
             self.bias.end,
             self.logprobs.map_or(0, |n| n.saturating_add(1)),
@@ -200,8 +201,6 @@ pub fn logprobs_launch(at: Logprobs, num_rows: u32, vocab: u32, width: u32) -> L
     Launch::linear("logprobs", num_rows, threads_for(vocab, 1024), arguments)
 }
 
-/// Stands for no row of a table.
-const NO_ROW: u32 = u32::MAX;
 /// Stands for no token, where fewer than asked for have a probability.
 pub const NO_TOKEN: u32 = u32::MAX;
 /// In a table of counts: the bit of tokens that the prompt has.

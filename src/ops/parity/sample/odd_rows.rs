@@ -114,6 +114,23 @@ fn a_row_without_any_token_left_gives_the_lowest_that_is_not_forbidden() {
 }
 
 #[test]
+fn a_row_of_zeroes_takes_the_highest_logit() {
+    let filler = SampleRow {
+        temperature: 0.0,
+        top_p: 0.0,
+        repetition_penalty: 0.0,
+        ..SampleRow::default()
+    };
+    assert_eq!(filler.words(), [0; 16]);
+    let mut batch = Batch::default();
+    batch.push(&[0.5, 2.0, 1.0], SampleRow::default());
+    batch.count();
+    batch.mask(|_| true);
+    batch.push(&[0.5, 2.0, 1.0], filler);
+    assert_eq!(batch.check()[1], 1);
+}
+
+#[test]
 fn a_masked_token_is_never_chosen() {
     let mut batch = Batch::default();
     for seed in 0..200 {

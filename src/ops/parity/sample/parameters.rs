@@ -97,6 +97,20 @@ fn sample_matches_cpu_on_a_whole_vocabulary() {
 }
 
 #[test]
+fn sample_matches_cpu_where_a_warps_part_of_the_row_is_cut_twice() {
+    let mut batch = Batch::default();
+    let row = SampleRow {
+        seed: 9,
+        top_p: 0.7,
+        ..SampleRow::default()
+    };
+    // Not a multiple of anything, and the cut goes through equals.
+    let steps: Vec<f32> = logits(9, 131_071).iter().map(|x| x.round()).collect();
+    batch.push(&steps, row);
+    batch.check();
+}
+
+#[test]
 fn a_row_chooses_the_same_alone_and_in_any_company() {
     let mut batch = Batch::default();
     for (place, row) in parameters().into_iter().enumerate() {

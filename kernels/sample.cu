@@ -11,8 +11,8 @@
 //   ids       [num_rows]         u32, written
 // bias, masks, counts and adjusted are not touched for rows that name none.
 // Grid: one block per row, threads for each token up to 1024. Needs vocab < 2^19, and no two rows with the same counts.
-// Twin: src/ops/sample (exact).  Bound: latency, passes over a row in L2: one for greedy, two for plain sampling, and for each of
-// top-k and top-p one more per turn of its search: 2 to 13 for random rows of ordinary logits, 22 at most; not timed yet.
+// Twin: src/ops/sample (exact).  Bound: latency, passes over a row in L2: one for greedy, two for plain sampling, and for each
+// of top-k and top-p one more per turn of its search: 2 to 13 for random rows of ordinary logits, 22 at most; not timed yet.
 KERNEL __launch_bounds__(1024)
 sample(const float *logits, const SampleRow *rows, const unsigned *bias, const unsigned *masks, unsigned *counts,
        float *adjusted, unsigned *ids, unsigned vocab) {

@@ -29,6 +29,7 @@ mod quantised;
 mod rms_norm;
 mod rope;
 mod route;
+mod sample;
 mod silu_mul;
 mod simd;
 mod store_kv;
@@ -56,6 +57,10 @@ pub use quantised::{Blocks, Storage};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
+pub use sample::{
+    IN_PROMPT, Logprobs, NO_TOKEN, Sample, SampleRow, SampleTables, count_tokens,
+    count_tokens_launch, logprobs, logprobs_launch, sample_launch, sample_row,
+};
 pub use silu_mul::{silu_mul, silu_mul_launch};
 pub use store_kv::store_kv;
 pub use upload::{lend, upload, zero};

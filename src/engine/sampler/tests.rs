@@ -1,3 +1,4 @@
+mod device;
 mod twin;
 
 use std::collections::HashSet;

@@ -6,6 +6,7 @@
 mod attention;
 mod experts;
 mod rows;
+mod sample;
 
 use half::bf16;
 use mixgate_emulate::{Buffer, Fault};

@@ -113,6 +113,7 @@ mod loading {
     use super::{Candidate, room};
     use crate::cli::Failure;
     use crate::config::{Config, DeviceName, KvCache};
+    use crate::engine::DeviceRunner;
     use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice};
     use crate::ops::{Cuda, Storage};
 
@@ -149,7 +150,14 @@ mod loading {
             |config: &_, limits| OnDevice::new(device, config, limits, settings.cuda_graphs);
         let model =
             Mixtral::load_on(source, options, backend).map_err(|error| unloadable(&error))?;
-        ready(settings, text, model, kv_cache)
+        let rows = options.max_logit_rows;
+        ready(
+            settings,
+            text,
+            model,
+            kv_cache,
+            |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context, rows),
+        )
     }
 }
 

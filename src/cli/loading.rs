@@ -59,7 +59,17 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
             let text = text(settings, source)?;
             let options = load_options(config);
             let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
-            ready(settings, text, model, settings.kv_cache)
+            ready(
+                settings,
+                text,
+                model,
+                settings.kv_cache,
+                |model, [blocks, size, context]| {
+                    Ok(ModelRunner::new(PagedMixtral::new(
+                        model, blocks, size, context,
+                    )?))
+                },
+            )
         }
         DeviceName::Cuda(ordinal) => gpu::load(config, source, ordinal),
     }
@@ -74,11 +84,14 @@ pub(super) fn load_options(config: &Config) -> LoadOptions {
 }
 
 /// Gives a loaded model its cache.
-pub(super) fn ready<B: Backend + 'static>(
+///
+/// `execute` makes of the model, its blocks, their size and the context what carries out plans.
+pub(super) fn ready<B: Backend, E: Executor + 'static>(
     settings: &ModelSettings,
     text: TextModel,
     model: Mixtral<B>,
     kv_cache: KvCache,
+    execute: impl FnOnce(Mixtral<B>, [usize; 3]) -> Result<E, ModelError>,
 ) -> Result<Loaded, Failure> {
     let shape = model.config();
     if text.vocab_size() > shape.vocab_size {
@@ -102,10 +115,8 @@ pub(super) fn ready<B: Backend + 'static>(
         caution: None,
     };
     let generation = model.generation().clone();
-    let executor = ModelRunner::new(
-        PagedMixtral::new(model, num_blocks, block_size, context)
-            .map_err(|error| failure("cannot make room for the KV cache", &error))?,
-    );
+    let executor = execute(model, [num_blocks, block_size, context])
+        .map_err(|error| failure("cannot make room for the KV cache", &error))?;
     let mut eos = generation.eos_token_ids;
     if eos.is_empty() {
         eos.push(text.eos());

@@ -17,9 +17,11 @@ pub mod scheduler;
 pub mod sequence;
 pub mod step;
 
+mod device_runner;
 mod generation;
 mod live;
 mod paged_mixtral;
+mod penalty_tables;
 mod request;
 mod reservation;
 mod shared;
@@ -39,6 +41,7 @@ use queue::Demand;
 use shared::{Message, Shared, lock};
 use step::Stepper;
 
+pub use device_runner::DeviceRunner;
 pub use executor::{Capacity, ExecuteError, Executor};
 pub use generation::Generation;
 pub use paged_mixtral::PagedMixtral;

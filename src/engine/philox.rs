@@ -18,6 +18,11 @@ impl RandomStream {
         Self { seed, index }
     }
 
+    /// Seed and index, for a device that draws the same numbers.
+    pub fn key(&self) -> (u64, u32) {
+        (self.seed, self.index)
+    }
+
     /// A number in `[0, 1)` with 53 random bits, for the token that comes after `num_generated` generated ones.
     pub fn uniform(&self, num_generated: usize) -> f64 {
         let place = num_generated as u64;

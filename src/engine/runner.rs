@@ -87,7 +87,12 @@ impl<F: Forward> Executor for ModelRunner<F> {
 }
 
 /// Writes the plan's arrays into `batch`.
-fn fill(batch: &mut StepBatch, plan: &StepPlan, sequences: &Sequences, block_size: usize) {
+pub(super) fn fill(
+    batch: &mut StepBatch,
+    plan: &StepPlan,
+    sequences: &Sequences,
+    block_size: usize,
+) {
     let StepBatch {
         input_ids,
         positions,

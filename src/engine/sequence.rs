@@ -228,6 +228,11 @@ impl Sequence {
         self.random.uniform(self.generated().len())
     }
 
+    /// Its random numbers.
+    pub fn random(&self) -> RandomStream {
+        self.random
+    }
+
     /// Ids that may not be chosen next, because they would end it before `min_tokens`.
     pub fn forbidden(&self) -> impl Iterator<Item = TokenId> + Clone {
         let too_short = self.generated().len() < self.until.min_tokens;

@@ -3,9 +3,10 @@
 use super::backend::Limits;
 use super::kv_cache::Blocks;
 use super::{MixtralConfig, ModelError};
+use crate::ops::SampleRow;
 
 /// The arrays of one step. Sequences lie one after another in the flat arrays; nothing is padded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepBatch {
     /// `[num_copies * 2]` blocks to copy before anything is computed, one after the other: source, destination. A
     /// sequence that goes on from another's prompt in its own way gets its own copy of the last block so.
@@ -26,6 +27,30 @@ pub struct StepBatch {
     pub max_blocks: usize,
     /// Flat indices of the tokens whose logits are wanted, ascending
     pub logit_rows: Vec<u32>,
+    /// How tokens are chosen, on a device that does
+    pub choice: Choice,
+}
+
+/// How a device chooses the tokens of a step. A CPU leaves that to its caller.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    /// One for each of `logit_rows`; or none at all: then logits are computed and nobody asks for tokens
+    pub rows: Vec<SampleRow>,
+    /// Ids and what is added to their logits; rows name ranges of it
+    pub biases: Vec<(u32, f32)>,
+    /// Tables of counts that are to be made before
+    pub recounts: Vec<Recount>,
+}
+
+/// A table of counts for penalties, to be made of a sequence's tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// Which table, below the most rows of logits
+    pub table: u32,
+    /// Prompt, then output
+    pub tokens: Vec<u32>,
+    /// Where the output begins
+    pub prompt_len: usize,
 }
 
 impl StepBatch {
@@ -76,6 +101,13 @@ impl StepBatch {
                 "{} logit_rows; a step takes at most {}",
                 self.logit_rows.len(),
                 limits.logit_rows
+            )));
+        }
+        let chosen = self.choice.rows.len();
+        if chosen != 0 && chosen != self.logit_rows.len() {
+            return Err(wrong(format!(
+                "choice.rows has {chosen} entries, expected {}",
+                self.logit_rows.len()
             )));
         }
         for (name, given, expected) in [

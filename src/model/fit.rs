@@ -54,7 +54,7 @@ impl Footprint {
             + 2 * q_width * 2
             + pairs * (8 + 4 + 2 * width * 2 + width * 2 + hidden * 4)
             + 8 * 4;
-        let row = config.vocab_size * 4 + hidden * 2;
+        let row = config.vocab_size * (4 + 4 + 4) + hidden * 2 + 4;
         let scratch = attention_scratch_bytes(heads, dim, limits.logit_rows);
         let workspace = limits.tokens * token + limits.logit_rows * row + scratch;
         Self {

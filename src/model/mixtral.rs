@@ -134,16 +134,30 @@ impl<B: Backend> Mixtral<B> {
         batch: &StepBatch,
         cache: &mut KvCache<B>,
     ) -> Result<Logits<'_>, ModelError> {
-        batch.check(&self.config, self.limits, cache.blocks())?;
-        cache.copy_blocks(&self.backend, &batch.block_copies)?;
-        let step = self.backend.step(batch, cache.block_size())?;
-        self.backend.run(&step, || self.compute(&step, cache))?;
+        self.run(batch, cache)?;
         let (rows, vocab) = (batch.logit_rows.len(), self.config.vocab_size);
         Ok(Logits {
             values: self.backend.lend_logits(rows)?,
             rows,
             vocab,
         })
+    }
+
+    /// As [`Mixtral::forward`], without waiting for the logits.
+    pub(super) fn run(
+        &mut self,
+        batch: &StepBatch,
+        cache: &mut KvCache<B>,
+    ) -> Result<(), ModelError> {
+        batch.check(&self.config, self.limits, cache.blocks())?;
+        cache.copy_blocks(&self.backend, &batch.block_copies)?;
+        let step = self.backend.step(batch, cache.block_size())?;
+        self.backend.run(&step, || self.compute(&step, cache))
+    }
+
+    /// The device it computes on.
+    pub(super) fn backend(&mut self) -> &mut B {
+        &mut self.backend
     }
 
     fn compute(&self, step: &B::Step, cache: &KvCache<B>) -> Result<(), ModelError> {

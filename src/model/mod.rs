@@ -19,7 +19,7 @@ mod synthetic;
 mod weights;
 
 pub use backend::{Backend, Limits, LoadOptions};
-pub use batch::StepBatch;
+pub use batch::{Choice, Recount, StepBatch};
 pub use config::{GenerationDefaults, MixtralConfig};
 pub use cpu::Cpu;
 pub use device::OnDevice;
@@ -29,6 +29,8 @@ pub use fit::{Footprint, RESERVE};
 pub use kv_cache::KvCache;
 pub use mixtral::{Logits, Mixtral};
 pub use synthetic::{Synthetic, SyntheticNameError};
+
+pub use crate::ops::SampleRow;
 
 #[cfg(test)]
 mod golden_tests;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::engine::Request;
 use crate::engine::fake::{FakeModel, Mishap, VOCAB, arrival, config, request};
 use crate::engine::scheduler::Scheduler;
+use crate::model::Choice;
 
 fn add(scheduler: &mut Scheduler, number: u64, request: Request) {
     scheduler.add(arrival(number, request, "somebody"));
@@ -38,6 +39,7 @@ fn the_arrays_of_a_mixed_step_are_laid_out_as_the_model_reads_them() {
         block_tables: vec![0, 1, 0, 2, 3, 4],
         max_blocks: 3,
         logit_rows: vec![0],
+        choice: Choice::default(),
     };
     assert_eq!(runner.batch, expected);
 }

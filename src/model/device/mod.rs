@@ -15,10 +15,10 @@ use self::weights::{Weights, upload_floats};
 use self::workspace::{Step, Workspace};
 use super::backend::{Backend, Limits};
 use super::weights::Checkpoint;
-use super::{MixtralConfig, ModelError, StepBatch};
+use super::{KvCache, Mixtral, MixtralConfig, ModelError, Recount, StepBatch};
 use crate::ops::{
     self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention,
-    RopeStoreKv, RopeTable, RouteSizes, Side,
+    RopeStoreKv, RopeTable, RouteSizes, Sample, Side,
 };
 
 /// A CUDA device, or what stands for one in tests, with the buffers of a step.
@@ -80,6 +80,64 @@ impl<D: Device> OnDevice<D> {
         Ok(self
             .device
             .launch(&ops::linear_launch([x, weights.address(), y], sizes))?)
+    }
+}
+
+impl<D: Device> OnDevice<D> {
+    /// Makes tables of counts of sequences' tokens.
+    fn recount(&self, recounts: &[Recount]) -> Result<(), ModelError> {
+        if recounts.is_empty() {
+            return Ok(());
+        }
+        let tokens: Vec<u32> = recounts.iter().flat_map(|it| &it.tokens).copied().collect();
+        let mut start = 0;
+        let extents: Vec<u32> = recounts
+            .iter()
+            .flat_map(|it| {
+                let first = start;
+                start += it.tokens.len() as u32;
+                [first, first + it.prompt_len as u32, start]
+            })
+            .collect();
+        let which: Vec<u32> = recounts.iter().map(|it| it.table).collect();
+        let upload = |words: &[u32]| -> Result<D::Memory, ModelError> {
+            let memory = self.device.allocate(size_of_val(words))?;
+            self.device
+                .upload(bytemuck::cast_slice(words), memory.address())?;
+            Ok(memory)
+        };
+        let arrays = [upload(&tokens)?, upload(&extents)?, upload(&which)?];
+        let [tokens, extents, which] = arrays.each_ref().map(Memory::address);
+        let tensors = [tokens, extents, which, self.workspace.at.counts];
+        let launch = ops::count_tokens_launch(
+            tensors,
+            recounts.len() as u32,
+            self.config.vocab_size as u32,
+        );
+        Ok(self.device.launch(&launch)?)
+    }
+
+    /// The tokens that the last step chose.
+    fn chosen(&self, rows: usize) -> Result<Vec<u32>, ModelError> {
+        let mut ids = vec![0u32; rows];
+        self.device
+            .download(self.workspace.at.ids, bytemuck::cast_slice_mut(&mut ids))?;
+        Ok(ids)
+    }
+}
+
+impl<D: Device> Mixtral<OnDevice<D>> {
+    /// Computes one step and chooses a token for each of `batch.logit_rows`, as `batch.choice` says.
+    ///
+    /// # Errors
+    /// As [`Mixtral::forward`].
+    pub fn sample(
+        &mut self,
+        batch: &StepBatch,
+        cache: &mut KvCache<OnDevice<D>>,
+    ) -> Result<Vec<u32>, ModelError> {
+        self.run(batch, cache)?;
+        self.backend().chosen(batch.logit_rows.len())
     }
 }
 
@@ -225,6 +283,7 @@ impl<D: Device> Backend for OnDevice<D> {
     }
 
     fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Step, ModelError> {
+        self.recount(&batch.choice.recounts)?;
         let padding = self.graphs.padding(batch, block_size);
         self.workspace
             .step(&self.device, batch, block_size, padding)
@@ -409,7 +468,21 @@ impl<D: Device> Backend for OnDevice<D> {
             step.num_logit_rows,
             lm_head.columns,
         ))?;
-        self.linear(at.last, lm_head, step.num_logit_rows, at.logits)
+        self.linear(at.last, lm_head, step.num_logit_rows, at.logits)?;
+        let tensors = Sample {
+            logits: at.logits,
+            rows: step.choices,
+            bias: step.biases,
+            // Grammars are yet to come; no row names a mask.
+            masks: step.biases,
+            counts: at.counts,
+            adjusted: at.adjusted,
+            ids: at.ids,
+        };
+        let vocab = self.config.vocab_size as u32;
+        Ok(self
+            .device
+            .launch(&ops::sample_launch(tensors, step.num_logit_rows, vocab))?)
     }
 
     fn lend_logits(

@@ -1,7 +1,7 @@
 //! A step's buffers on a device, allocated once, and the arrays that a step uploads.
 
 use crate::model::{Limits, MixtralConfig, ModelError, StepBatch};
-use crate::ops::{self, Address, Device, Memory};
+use crate::ops::{self, Address, Device, Memory, SampleRow};
 
 /// Buffers for the largest step.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ pub struct Buffers {
     pub last: Address,
     /// `[r, vocab]`, f32
     pub logits: Address,
+    /// `[r, vocab]`, f32: logits with biases and penalties, of rows that have any
+    pub adjusted: Address,
+    /// `[r, vocab]`, u32: tables of counts
+    pub counts: Address,
+    /// `[r]`, u32: the chosen tokens
+    pub ids: Address,
 }
 
 /// One step: its sizes, its arrays, the buffers.
@@ -76,6 +82,10 @@ pub struct Step {
     pub(super) context_lens: Address,
     pub(super) logit_rows: Address,
     pub(super) block_tables: Address,
+    /// `[num_logit_rows, 16]`, u32: how each token is chosen
+    pub(super) choices: Address,
+    /// `[…, 2]`, u32: ids and biases
+    pub(super) biases: Address,
     pub(super) at: Buffers,
 }
 
@@ -111,6 +121,9 @@ impl<D: Device> Workspace<D> {
             pairs: allocate(p * hidden, 4)?,
             last: allocate(r * hidden, 2)?,
             logits: allocate(r * config.vocab_size, 4)?,
+            adjusted: allocate(r * config.vocab_size, 4)?,
+            counts: allocate(r * config.vocab_size, 4)?,
+            ids: allocate(r, 4)?,
         };
         // Rows that fill a batch are never attended; they are multiplied all the same.
         device.upload(&vec![0; t * q_width * 2], at.attended)?;
@@ -158,6 +171,11 @@ impl<D: Device> Workspace<D> {
             batch.max_blocks,
             [seqs + filling, max_blocks],
         );
+        let words = batch.choice.rows.iter().flat_map(SampleRow::words);
+        // Words that are all zero are a row that touches nothing but its logits.
+        let choices = packed.extend(words, 16 * (batch.logit_rows.len() + filling));
+        let biases = batch.choice.biases.iter();
+        let biases = packed.extend(biases.flat_map(|&(id, bias)| [id, bias.to_bits()]), 0);
         let bytes = size_of_val(&self.staging[..]);
         if bytes > self.arrays_bytes {
             self.arrays_bytes = bytes.next_power_of_two();
@@ -181,6 +199,8 @@ impl<D: Device> Workspace<D> {
             context_lens: base.offset(context_lens),
             logit_rows: base.offset(logit_rows),
             block_tables: base.offset(block_tables),
+            choices: base.offset(choices),
+            biases: base.offset(biases),
             at: self.at,
         })
     }
@@ -224,6 +244,17 @@ impl<'a> Packed<'a> {
             self.words.resize(self.words.len() + columns - kept, 0);
         }
         self.words.resize(end, 0);
+        at
+    }
+
+    /// Appends words and fills them up with zeros.
+    fn extend(&mut self, words: impl Iterator<Item = u32>, least: usize) -> usize {
+        let at = self.align();
+        let begin = self.words.len();
+        self.words.extend(words);
+        if self.words.len() < begin + least {
+            self.words.resize(begin + least, 0);
+        }
         at
     }
 

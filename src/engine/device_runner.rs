@@ -1,0 +1,124 @@
+//! Runs plans on a model that chooses its tokens itself: only their ids come back.
+
+use super::executor::{Capacity, ExecuteError, Executor};
+use super::penalty_tables::PenaltyTables;
+use super::request::TokenId;
+use super::runner::fill;
+use super::scheduler::StepPlan;
+use super::sequence::{Sequence, Sequences};
+use crate::model::{Choice, KvCache, Mixtral, ModelError, OnDevice, Recount, SampleRow, StepBatch};
+use crate::ops::Device;
+
+/// A model on a device, with its cache.
+pub struct DeviceRunner<D: Device> {
+    model: Mixtral<OnDevice<D>>,
+    cache: KvCache<OnDevice<D>>,
+    capacity: Capacity,
+    tables: PenaltyTables,
+    /// Kept from step to step for its memory.
+    batch: StepBatch,
+}
+
+impl<D: Device> DeviceRunner<D> {
+    /// Gives `model` a cache of `num_blocks` blocks of `block_size` tokens, for at most `max_num_seqs` sequences in a step
+    /// of at most `max_model_len` tokens each.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a size is zero or far too large, or the device has no room.
+    pub fn new(
+        model: Mixtral<OnDevice<D>>,
+        num_blocks: usize,
+        block_size: usize,
+        max_model_len: usize,
+        max_num_seqs: usize,
+    ) -> Result<Self, ModelError> {
+        let capacity = Capacity {
+            vocab_size: model.config().vocab_size,
+            max_model_len: max_model_len.min(model.config().max_position_embeddings),
+            num_blocks,
+            block_size,
+        };
+        Ok(Self {
+            cache: model.new_cache(num_blocks, block_size)?,
+            model,
+            capacity,
+            tables: PenaltyTables::new(max_num_seqs),
+            batch: StepBatch::default(),
+        })
+    }
+}
+
+impl<D: Device> Executor for DeviceRunner<D> {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn run(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        fill(&mut self.batch, plan, sequences, self.capacity.block_size);
+        let due: Vec<&Sequence> = plan.due().map(|part| &sequences[part.slot]).collect();
+        choose(&mut self.batch.choice, &due, &mut self.tables);
+        self.model
+            .sample(&self.batch, &mut self.cache)
+            .map_err(|error| ExecuteError::Model(Box::new(error)))
+    }
+}
+
+/// Writes down how the next token of each sequence is chosen.
+fn choose(choice: &mut Choice, due: &[&Sequence], tables: &mut PenaltyTables) {
+    choice.rows.clear();
+    choice.biases.clear();
+    choice.recounts.clear();
+    let penalised = due.iter().filter(|sequence| has_penalties(sequence));
+    let places = tables.places(penalised.map(|sequence| (sequence.id(), sequence.tokens().len())));
+    let mut places = places.into_iter();
+    for sequence in due {
+        let params = sequence.sampling();
+        let place = if has_penalties(sequence) {
+            places.next()
+        } else {
+            None
+        };
+        if let Some(place) = place.filter(|place| !place.is_current) {
+            choice.recounts.push(Recount {
+                table: place.table,
+                tokens: sequence.tokens().to_vec(),
+                prompt_len: sequence.prompt().len(),
+            });
+        }
+        let from = choice.biases.len() as u32;
+        choice.biases.extend_from_slice(&params.logit_bias);
+        let bans = sequence.forbidden().map(|id| (id, f32::NEG_INFINITY));
+        choice.biases.extend(bans);
+        let (seed, stream) = sequence.random().key();
+        choice.rows.push(SampleRow {
+            temperature: params.temperature,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+            frequency_penalty: params.frequency_penalty,
+            presence_penalty: params.presence_penalty,
+            top_k: params.top_k,
+            seed,
+            stream,
+            place: sequence.generated().len() as u32,
+            counts: place.map(|place| place.table),
+            mask: None,
+            bias: from..choice.biases.len() as u32,
+            logprobs: None,
+        });
+    }
+}
+
+fn has_penalties(sequence: &Sequence) -> bool {
+    let params = sequence.sampling();
+    params.repetition_penalty != 1.0
+        || params.frequency_penalty != 0.0
+        || params.presence_penalty != 0.0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The engine's steps on the emulated device: what it says is what the engine says on the CPU.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::engine::fake::{arrival, config};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::{ModelRunner, PagedMixtral, Request, SamplingParams, StopConditions};
+use crate::model::{LoadOptions, ModelSource};
+use crate::ops::emulated::Emulated;
+
+const OPTIONS: LoadOptions = LoadOptions {
+    max_num_batched_tokens: 64,
+    max_logit_rows: 4,
+};
+
+fn seedling() -> ModelSource {
+    ModelSource::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling"))
+}
+
+fn on_device() -> DeviceRunner<Emulated> {
+    let backend = |config: &_, limits| OnDevice::new(Emulated::default(), config, limits, true);
+    let model = Mixtral::load_on(&seedling(), OPTIONS, backend).unwrap();
+    DeviceRunner::new(model, 12, 16, 2048, OPTIONS.max_logit_rows).unwrap()
+}
+
+fn on_cpu() -> ModelRunner<PagedMixtral> {
+    let model = Mixtral::load(&seedling(), OPTIONS).unwrap();
+    ModelRunner::new(PagedMixtral::new(model, 12, 16, 2048).unwrap())
+}
+
+/// What each request is answered, all of them together.
+fn answers(runner: &mut impl Executor, requests: &[Request]) -> Vec<Vec<TokenId>> {
+    let mut scheduler = Scheduler::new(runner.capacity(), &config(64, 4), [].into());
+    for (number, request) in requests.iter().enumerate() {
+        scheduler.add(arrival(number as u64, request.clone(), "somebody"));
+    }
+    let mut said = vec![Vec::new(); requests.len()];
+    let mut plan = StepPlan::default();
+    loop {
+        scheduler.plan(Duration::ZERO, &mut plan);
+        if plan.parts.is_empty() {
+            return said;
+        }
+        let sampled = runner.run(&plan, scheduler.sequences()).unwrap();
+        for (part, token) in plan.due().zip(&sampled) {
+            said[scheduler.sequences()[part.slot].id().request as usize].push(*token);
+        }
+        scheduler.commit(&plan, &sampled, &mut Vec::new());
+    }
+}
+
+fn request(sampling: SamplingParams) -> Request {
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/goldens/seedling/golden.safetensors");
+    let golden = candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap();
+    let prompt: Vec<i64> = golden["prompt_0.input_ids"].to_vec1().unwrap();
+    Request {
+        prompt: prompt.into_iter().map(|id| id as TokenId).collect(),
+        n: 1,
+        sampling,
+        until: StopConditions {
+            max_tokens: 8,
+            min_tokens: 6,
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+        },
+        cache_salt: None,
+    }
+}
+
+#[test]
+fn tokens_chosen_on_the_device_are_those_of_the_cpu_and_the_same_alone_and_together() {
+    let greedy = SamplingParams {
+        temperature: 0.0,
+        ..SamplingParams::default()
+    };
+    let steered = SamplingParams {
+        frequency_penalty: 1.5,
+        presence_penalty: 1.0,
+        repetition_penalty: 1.2,
+        // The second token of the greedy answer.
+        logit_bias: vec![(200, 3.0), (376, f32::NEG_INFINITY)],
+        ..greedy.clone()
+    };
+    let drawn = SamplingParams {
+        temperature: 1.5,
+        top_p: 0.95,
+        seed: Some(7),
+        ..SamplingParams::default()
+    };
+    let requests = [request(greedy), request(steered), request(drawn)];
+    let mut device = on_device();
+    let together = answers(&mut device, &requests);
+    let exact = answers(&mut on_cpu(), &requests[..2]);
+    assert_eq!(together[..2], exact);
+    assert_ne!(together[0], together[1], "the penalties did something");
+    // The prompts go through the same kernel in one chunk; single tokens share their steps with others or do not.
+    let alone = answers(&mut device, &requests[2..]);
+    assert_eq!(together[2], alone[0]);
+}

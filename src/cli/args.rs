@@ -117,7 +117,7 @@ pub(super) fn command_line() -> clap::Command {
              else /etc/mixgate/config.toml; the first that exists [env: MIXGATE_CONFIG]",
         );
     clap::Command::new("mixgate")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .about(
             "Serves Mixtral-family models over the OpenAI API, to callers who prove who they are",
         )
@@ -308,3 +308,15 @@ Examples:
   mixgate serve --model ./mixtral-8x7b --kv-cache-bytes 8GiB
   MIXGATE_LOG_LEVEL=debug mixgate serve
   mixgate serve --config /etc/mixgate/prod.toml --host 0.0.0.0";
+/// Ours, and what the binary was built for.
+#[cfg(feature = "cuda")]
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (CPU; CUDA ",
+    env!("MIXGATE_CUDA_VERSION"),
+    " for sm_80, sm_90)"
+);
+/// Ours, and what the binary was built for.
+#[cfg(not(feature = "cuda"))]
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (CPU)");
+

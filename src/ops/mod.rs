@@ -39,7 +39,7 @@ mod weighted_sum;
 
 pub use copy_blocks::copy_blocks;
 #[cfg(feature = "cuda")]
-pub use cuda::{BUILT_FOR, Cuda};
+pub use cuda::Cuda;
 pub use device::{Device, Memory};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{

@@ -35,7 +35,7 @@ struct Kernel {
 }
 
 /// What the binary's kernels were compiled with and for, such as `CUDA 13.0, sm_80 sm_90`.
-pub const BUILT_FOR: &str = concat!("CUDA ", env!("MIXGATE_CUDA_VERSION"), ", sm_80 sm_90");
+pub(crate) const BUILT_FOR: &str = concat!("CUDA ", env!("MIXGATE_CUDA_VERSION"), ", sm_80 sm_90");
 
 /// Memory of a GPU. It keeps the context alive that it belongs to.
 pub struct CudaMemory {

@@ -319,4 +319,3 @@ const VERSION: &str = concat!(
 /// Ours, and what the binary was built for.
 #[cfg(not(feature = "cuda"))]
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (CPU)");
-

@@ -6,7 +6,7 @@ use super::Failure;
 use crate::config::{Config, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
-use crate::model::{self, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::model::{self, Cpu, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
 use crate::server::SamplingDefaults;
 use crate::text::{TextFiles, TextModel};
 
@@ -59,7 +59,8 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         max_num_batched_tokens: config.engine.max_num_batched_tokens,
         max_logit_rows: config.engine.max_num_seqs,
     };
-    let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
+    let cpu = |shape: &_, limits| Ok(Cpu::new(shape, limits)?.storing(settings.dtype));
+    let model = Mixtral::load_on(source, options, cpu).map_err(|error| unloadable(&error))?;
     let shape = model.config();
     if text.vocab_size() > shape.vocab_size {
         return Err(Failure::new(format!(
@@ -70,7 +71,7 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         .hint("tokenizer.json and config.json must come from the same checkpoint"));
     }
     let context = context(settings, shape.max_position_embeddings)?;
-    let bytes_per_token = model::KvCache::<model::Cpu>::bytes_per_token(shape);
+    let bytes_per_token = model::KvCache::<Cpu>::bytes_per_token(shape);
     let block_size = settings.block_size;
     let num_blocks = settings
         .kv_cache
@@ -113,6 +114,11 @@ fn null(settings: &ModelSettings, name: NullName) -> Result<Loaded, Failure> {
             "a null model speaks the seedling's tokens, which this binary does not have",
         )
         .hint("build it with the `seedling` feature"));
+    }
+    if let Some(dtype) = settings.dtype {
+        return Err(Failure::new(format!("dtype is {dtype}, a null model has no weights")).hint(
+            "leave it out, or name the device and its precision, such as null:mixtral-8x7b@a100-w4a16",
+        ));
     }
     let fits = null_cache(name)?;
     let text = text(settings, &ModelSource::Seedling)?;
@@ -213,11 +219,19 @@ fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 fn unloadable(error: &ModelError) -> Failure {
-    let gone =
-        matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
-    failure("cannot load the model", error).hint_if(gone.then_some(
-        "the model in the binary is called seedling; --model takes that or a checkpoint folder",
-    ))
+    let failed = failure("cannot load the model", error);
+    match error {
+        ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound => failed.hint(
+            "the model in the binary is called seedling; --model takes that or a checkpoint folder",
+        ),
+        ModelError::Quantise { source, .. } => failed.hint(match source.divides() {
+            Some(names) => {
+                format!("choose a --dtype that fits: {names}; auto keeps weights as they are")
+            }
+            None => "--dtype auto keeps weights as they are".to_owned(),
+        }),
+        _ => failed,
+    }
 }
 
 /// Longest sequence that the operator wants and the model can do.

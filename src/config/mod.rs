@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
+use crate::ops::Storage;
 use crate::server::ServerConfig;
 
 pub use env::{BENCH_TOKEN, Env};
@@ -69,6 +70,8 @@ pub struct Config {
 pub struct ModelSettings {
     /// Where the weights come from, if there are any.
     pub source: Model,
+    /// How the weights of linear layers are stored; `None`: as the checkpoint has them.
+    pub dtype: Option<Storage>,
     /// The name that clients ask for.
     pub served_model_name: String,
     /// A chat template that replaces the model's own.
@@ -174,6 +177,7 @@ impl Config {
                     .served_model_name
                     .unwrap_or_else(|| settings.model.name()),
                 source: settings.model,
+                dtype: settings.dtype.0,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),
                 kv_cache,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::env::Env;
 use super::layers::Layers;
 use super::ledger::LedgerPlace;
-use super::model::Model;
+use super::model::{Dtype, Model};
 use super::value::{
     ByteSize, ClientAuth, Count, List, LogFilter, LogFormat, Percent, Period, TomlKind, Value,
 };
@@ -175,6 +175,11 @@ settings! {
     /// null:mixtral-8x7b answers at once and computes nothing; null:mixtral-8x7b@a100-w4a16 takes the time that such a
     /// device would need.
     model: Model { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
+
+    /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
+    /// auto keeps them as the checkpoint has them. Anything else is made of them while they load: a quarter (w4a16, q4_k)
+    /// or half (q8_0, fp8) of bf16's bytes, at some loss. The embeddings, norms and gates stay as they are.
+    dtype: Dtype { group: Model, value: "TYPE", default: DefaultValue::Is("auto"), short: false }
 
     /// Name that clients ask for
     served_model_name: Option<String> {

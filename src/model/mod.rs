@@ -27,4 +27,6 @@ pub use mixtral::{LoadOptions, Logits, Mixtral};
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod stored_tests;
+#[cfg(test)]
 mod testing;

@@ -10,6 +10,7 @@
 //! That makes a sequence's logits the same bits alone, batched, chunked and preempted. [`dot`] says how for products.
 
 mod access;
+mod codes;
 mod copy_blocks;
 mod dot;
 mod embedding;
@@ -17,6 +18,7 @@ mod experts;
 mod lanes;
 mod launch;
 mod linear;
+mod matrix;
 mod paged_attention;
 #[cfg(test)]
 mod parity;
@@ -39,8 +41,9 @@ pub use experts::{
 pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
 pub use linear::linear;
+pub use matrix::Matrix;
 pub use paged_attention::{Pages, paged_attention};
-pub use quantised::{Blocks, Storage};
+pub use quantised::{Blocks, QuantiseError, Storage};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use super::files::seedling_file;
 use super::{ModelError, ModelSource};
 
+mod stored;
+
 /// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory.
 pub struct Checkpoint {
     shards: Vec<Shard>,
@@ -74,11 +76,7 @@ impl Checkpoint {
         shape: &[usize],
         stack: &[usize],
     ) -> Result<Tensor, ModelError> {
-        // All are looked up before memory is taken: the configuration alone may ask for any amount.
-        let found = names
-            .iter()
-            .map(|name| self.find(name, shape))
-            .collect::<Result<Vec<_>, _>>()?;
+        let found = self.find_all(names, shape)?;
         let count = shape.iter().product::<usize>() * names.len();
         let mut elements: Option<Elements> = None;
         for (name, (shard, dtype, bytes)) in names.iter().zip(found) {
@@ -101,6 +99,15 @@ impl Checkpoint {
             None => Tensor::zeros(stack, DType::F32, &Device::Cpu),
         };
         Ok(tensor?)
+    }
+
+    /// All are looked up before memory is taken: the configuration alone may ask for any amount.
+    fn find_all(
+        &self,
+        names: &[String],
+        shape: &[usize],
+    ) -> Result<Vec<(&Shard, DType, &[u8])>, ModelError> {
+        names.iter().map(|name| self.find(name, shape)).collect()
     }
 
     /// The stored bytes of a tensor, once its shape and type are known to be right.

@@ -177,8 +177,8 @@ settings! {
     model: Model { group: Model, value: "NAME|DIR", default: DefaultValue::Is("seedling"), short: true }
 
     /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
-    /// auto keeps them as the checkpoint has them. Anything else is made of them while they load: a quarter (w4a16, q4_k)
-    /// or half (q8_0, fp8) of bf16's bytes, at some loss. The embeddings, norms and gates stay as they are.
+    /// auto keeps them as the checkpoint has them. The others are made of those while they load: w4a16 and q4_k take about
+    /// a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates stay as they are.
     dtype: Dtype { group: Model, value: "TYPE", default: DefaultValue::Is("auto"), short: false }
 
     /// Name that clients ask for

@@ -6,7 +6,8 @@ use super::{Failure, gpu};
 use crate::config::{Config, DeviceName, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
-use crate::model::{self, Backend, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::model::{self, Backend, Cpu, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::ops::Storage;
 use crate::server::SamplingDefaults;
 use crate::text::{TextFiles, TextModel};
 
@@ -58,7 +59,9 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
             let settings = &config.model;
             let text = text(settings, source)?;
             let options = load_options(config);
-            let model = Mixtral::load(source, options).map_err(|error| unloadable(&error))?;
+            let cpu = |shape: &_, limits| Ok(Cpu::new(shape, limits)?.storing(dtype(settings)));
+            let model =
+                Mixtral::load_on(source, options, cpu).map_err(|error| unloadable(&error))?;
             ready(
                 settings,
                 text,
@@ -73,6 +76,15 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         }
         DeviceName::Cuda(ordinal) => gpu::load(config, source, ordinal),
     }
+}
+
+/// How weights are to be stored: as the operator says, or the name of a synthetic model.
+pub(super) fn dtype(settings: &ModelSettings) -> Option<Storage> {
+    let named = match &settings.source {
+        Model::Real(ModelSource::Synthetic(model)) => model.storage,
+        _ => None,
+    };
+    settings.dtype.or(named)
 }
 
 /// How large a step may be.
@@ -142,6 +154,11 @@ fn null(settings: &ModelSettings, name: NullName) -> Result<Loaded, Failure> {
             "a null model speaks the seedling's tokens, which this binary does not have",
         )
         .hint("build it with the `seedling` feature"));
+    }
+    if let Some(dtype) = settings.dtype {
+        return Err(Failure::new(format!("dtype is {dtype}, a null model has no weights")).hint(
+            "leave it out, or name the device and its precision, such as null:mixtral-8x7b@a100-w4a16",
+        ));
     }
     let fits = null_cache(name)?;
     let text = text(settings, &ModelSource::Seedling)?;
@@ -242,11 +259,19 @@ fn failure(message: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 pub(super) fn unloadable(error: &ModelError) -> Failure {
-    let gone =
-        matches!(error, ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
-    failure("cannot load the model", error).hint_if(gone.then_some(
-        "the model in the binary is called seedling; --model takes that or a checkpoint folder",
-    ))
+    let failed = failure("cannot load the model", error);
+    match error {
+        ModelError::Read { source, .. } if source.kind() == ErrorKind::NotFound => failed.hint(
+            "the model in the binary is called seedling; --model takes that or a checkpoint folder",
+        ),
+        ModelError::Quantise { source, .. } => failed.hint(match source.divides() {
+            Some(names) => {
+                format!("choose a --dtype that fits: {names}; auto keeps weights as they are")
+            }
+            None => "--dtype auto keeps weights as they are".to_owned(),
+        }),
+        _ => failed,
+    }
 }
 
 /// Longest sequence that the operator wants and the model can do.

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
+use crate::ops::Storage;
 use crate::server::ServerConfig;
 
 pub use device::DeviceName;
@@ -75,6 +76,8 @@ pub struct ModelSettings {
     pub device: DeviceName,
     /// Whether decoding on a GPU is recorded as CUDA graphs.
     pub cuda_graphs: bool,
+    /// How the weights of linear layers are stored; `None`: as the checkpoint has them.
+    pub dtype: Option<Storage>,
     /// The name that clients ask for.
     pub served_model_name: String,
     /// A chat template that replaces the model's own.
@@ -182,6 +185,7 @@ impl Config {
                 source: settings.model,
                 device: settings.device,
                 cuda_graphs: settings.cuda_graphs,
+                dtype: settings.dtype.0,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),
                 kv_cache,

@@ -1,10 +1,11 @@
-//! What `--model` may name: a model with weights, or one that computes nothing.
+//! What `--model` may name: a model with weights, or one that computes nothing. And how its weights are stored.
 
 use std::path::PathBuf;
 
 use super::value::{Value, quoted};
 use crate::engine::null::NullName;
 use crate::model::{ModelSource, Synthetic};
+use crate::ops::Storage;
 
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,39 @@ impl Value for Model {
     }
 }
 
+/// How the weights of linear layers are stored; `None`: as the checkpoint has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dtype(pub Option<Storage>);
+
+impl Value for Dtype {
+    const WANTED: &'static str = "auto, w4a16, q8_0, q4_k, fp8, bf16 or f32";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            AUTO => Some(Self(None)),
+            name => Storage::named(name).map(|storage| Self(Some(storage))),
+        }
+    }
+
+    fn hint(text: &str) -> Option<String> {
+        let plain = text.to_ascii_lowercase().replace('-', "_");
+        let name = match &*plain {
+            "bfloat16" => "bf16",
+            "float32" | "fp32" => "f32",
+            "q8" | "int8" => "q8_0",
+            "q4" | "int4" | "q4_k_m" => "q4_k or w4a16",
+            name => Storage::named(name)?.name(),
+        };
+        Some(format!("write {name}"))
+    }
+
+    fn toml(&self) -> String {
+        quoted(self.0.map_or(AUTO, Storage::name))
+    }
+}
+
+/// As the checkpoint has them.
+const AUTO: &str = "auto";
 /// The name of the model in the binary.
 const SEEDLING: &str = "seedling";
 /// What a null model's name begins with. A folder of that name is reached as `./null:…`.

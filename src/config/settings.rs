@@ -11,7 +11,7 @@ use super::device::DeviceName;
 use super::env::Env;
 use super::layers::Layers;
 use super::ledger::LedgerPlace;
-use super::model::Model;
+use super::model::{Dtype, Model};
 use super::value::{
     ByteSize, ClientAuth, Count, List, LogFilter, LogFormat, Percent, Period, TomlKind, Value,
 };
@@ -184,6 +184,11 @@ settings! {
 
     /// Record steps that only decode as CUDA graphs; =false turns it off
     cuda_graphs: bool { group: Model, value: "true|false", default: DefaultValue::Is("true"), short: false }
+
+    /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
+    /// auto keeps them as the checkpoint has them. The others are made of those while they load: w4a16 and q4_k take about
+    /// a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates stay as they are.
+    dtype: Dtype { group: Model, value: "TYPE", default: DefaultValue::Is("auto"), short: false }
 
     /// Name that clients ask for
     served_model_name: Option<String> {

@@ -85,6 +85,38 @@ fn the_defaults_are_those_of_the_manual() {
 }
 
 #[test]
+fn a_dtype_is_a_storage_or_auto_and_a_slip_is_put_right() {
+    for (text, dtype) in [
+        ("auto", None),
+        ("w4a16", Some(Storage::W4a16)),
+        ("q8_0", Some(Storage::Q8_0)),
+        ("q4_k", Some(Storage::Q4K)),
+        ("fp8", Some(Storage::Fp8)),
+        ("bf16", Some(Storage::Bf16)),
+        ("f32", Some(Storage::F32)),
+    ] {
+        let config = load("", [], [("dtype", text)]).unwrap();
+        assert_eq!(config.model.dtype, dtype);
+        let file = format!("dtype = \"{text}\"");
+        assert_eq!(load(&file, [], []).unwrap().model.dtype, dtype);
+    }
+    for (slip, hint) in [
+        ("Q8_0", "\nhint: write q8_0"),
+        ("Q4-K", "\nhint: write q4_k"),
+        ("bfloat16", "\nhint: write bf16"),
+        ("f16", ""),
+        ("", ""),
+    ] {
+        assert_eq!(
+            complaint(load("", [], [("dtype", slip)])),
+            format!(
+                "dtype is \"{slip}\", wanted auto, w4a16, q8_0, q4_k, fp8, bf16 or f32 (from --dtype){hint}"
+            )
+        );
+    }
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     // number, size, time, address, switch, word, path
     let rows = [

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::ops::OpError;
+use crate::ops::{OpError, QuantiseError};
 
 /// Why a model could not be loaded or a step could not run.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,16 @@ pub enum ModelError {
         tensor: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A tensor cannot be stored as it was asked for.
+    #[error("{file}: tensor `{tensor}` {source}")]
+    Quantise {
+        /// Name of the file within its folder.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        source: QuantiseError,
     },
     /// The binary was built without the embedded model.
     #[error(

@@ -35,4 +35,6 @@ pub use crate::ops::SampleRow;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod stored_tests;
+#[cfg(test)]
 mod testing;

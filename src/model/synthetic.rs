@@ -5,11 +5,10 @@
 
 use std::fmt;
 
-use candle_core::{Device, Tensor};
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::ModelError;
 use crate::ops::Storage;
 
 /// Which model to make.
@@ -128,8 +127,9 @@ impl Synthetic {
         )
     }
 
-    /// A tensor: ones for a norm; else evenly between bounds such that a product with unit inputs has unit size.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    /// A tensor's bytes, in bf16: ones for a norm; else evenly between bounds such that a product with unit inputs has
+    /// unit size.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Vec<u8> {
         let count = shape.iter().product();
         let values = match shape {
             [_] => vec![bf16::ONE; count],
@@ -142,7 +142,7 @@ impl Synthetic {
                 self.evenly(name, count, (3.0 / inputs as f32).sqrt())
             }
         };
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        bytemuck::cast_slice(values.reinterpret_cast()).to_vec()
     }
 
     fn evenly(&self, name: &str, count: usize, bound: f32) -> Vec<bf16> {
@@ -290,12 +290,11 @@ mod tests {
     #[test]
     fn weights_follow_from_name_and_seed_and_have_the_size_they_should() {
         let values = |model: &str, tensor: &str| {
-            let tensor = Synthetic::parse(model)
-                .unwrap()
-                .tensor(tensor, &[64, 4096])
-                .unwrap();
-            let values: Vec<bf16> = tensor.flatten_all().unwrap().to_vec1().unwrap();
-            values.into_iter().map(bf16::to_f32).collect::<Vec<_>>()
+            let bytes = Synthetic::parse(model).unwrap().tensor(tensor, &[64, 4096]);
+            let halves = bytes.as_chunks::<2>().0.iter();
+            halves
+                .map(|it| bf16::from_le_bytes(*it).to_f32())
+                .collect::<Vec<_>>()
         };
         let one = values("seedling", "a");
         assert_eq!(one, values("seedling,layers=2", "a"));

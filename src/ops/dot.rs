@@ -12,6 +12,8 @@ use rayon::prelude::*;
 
 use super::lanes::{Isa, LANES};
 
+mod blocks;
+
 /// Products of `x` rows with all rows of `w`: `y[i, j] = x[rows(i)] · w[j]`.
 pub struct Product<'a, W> {
     /// Activations, of which `rows` picks.
@@ -22,7 +24,7 @@ pub struct Product<'a, W> {
     pub x_rows: Rows<'a>,
     /// How many output rows.
     pub m: usize,
-    /// Weights; row `j` begins at `j * w_stride`.
+    /// Weights; row `j` begins at `j * w_stride` and has `k / W::COLUMNS` elements.
     pub w: &'a [W],
     /// Elements from one row of `w` to the next.
     pub w_stride: usize,
@@ -66,8 +68,11 @@ impl Rows<'_> {
     }
 }
 
-/// A stored weight: `f32`, or `bf16` that is widened in registers.
+/// What a row of weights consists of: `f32`, `bf16` that is widened in registers, or a quantised block.
 pub trait Weight: Copy + Send + Sync + 'static {
+    /// Weights in one element; divides the length of a row.
+    const COLUMNS: usize = 1;
+
     /// Computes the columns of a product with one instruction set.
     ///
     /// # Safety
@@ -149,7 +154,7 @@ pub fn multiply_each<W: Weight>(isa: Isa, task: usize, products: &[Product<'_, W
         .for_each(|part| columns(part * width..n.min((part + 1) * width)));
 }
 
-impl<W> Product<'_, W> {
+impl<W: Weight> Product<'_, W> {
     /// Asserts that every row lies within its slice, for an output of `len` elements.
     fn check(&self, len: usize) {
         let fits = |rows: Rows<'_>, count: usize, stride: usize, width: usize, len: usize| {
@@ -160,7 +165,12 @@ impl<W> Product<'_, W> {
             "x is short. This is a bug."
         );
         assert!(
-            fits(Rows::From(0), self.n, self.w_stride, self.k, self.w.len()),
+            self.k.is_multiple_of(W::COLUMNS),
+            "k is no whole number of blocks. This is a bug."
+        );
+        let width = self.k / W::COLUMNS;
+        assert!(
+            fits(Rows::From(0), self.n, self.w_stride, width, self.w.len()),
             "w is short. This is a bug."
         );
         assert!(

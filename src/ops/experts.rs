@@ -1,14 +1,14 @@
 //! The experts' linear layers: rows grouped by expert, each expert's weights read once per step.
 
-use candle_core::{DType, Tensor};
-use half::bf16;
+use candle_core::Tensor;
 
-use super::OpError;
-use super::access::{check_dims, check_dtype, check_index, dims, read, shape, write};
+use super::access::{check_dims, check_index, dims, read, shape, write};
 use super::dot::{Product, Rows, TASK_OPERATIONS, Weight, multiply_each};
 use super::lanes::Isa;
 use super::launch::{Address, Launch, threads_for};
+use super::matrix::with_weights;
 use super::tile::Tile;
+use super::{Matrix, OpError};
 
 /// Which rows go to which expert, as [`super::sort_by_expert`] writes it.
 #[derive(Debug, Clone, Copy)]
@@ -131,39 +131,42 @@ pub(super) fn grouped_linear_launch_with(
 /// Multiplies each row with the weights of its expert: `y = x · w[expert]ᵀ`.
 ///
 /// - `x`: `[num_tokens, k]` on side `In`, `[num_tokens * top_k, k]` in sorted order on side `Out`; f32, contiguous
-/// - `w`: `[num_experts, n, k]`, f32 or bf16, contiguous
+/// - `w`: `[num_experts, n, k]`, f32 or bf16, contiguous; or blocks
 /// - `y`: `[num_tokens * top_k, n]`, f32, contiguous, written: in sorted order on side `In`, by pair on side `Out`
 ///
 /// # Errors
 /// [`OpError::Shape`] naming the argument; [`OpError::Index`] if the routing points outside of `x` or `y`.
 pub fn grouped_linear(
     x: &Tensor,
-    w: &Tensor,
+    w: &Matrix,
     routing: Routing<'_>,
     side: Side,
     y: &Tensor,
 ) -> Result<(), OpError> {
     const OP: &str = "grouped_linear";
-    check_dtype(OP, "w", w, &[DType::F32, DType::BF16])?;
-    if w.dtype() == DType::F32 {
-        typed::<f32>(OP, x, w, routing, side, y)
-    } else {
-        typed::<bf16>(OP, x, w, routing, side, y)
-    }
+    let [_, k] = dims(OP, "x", x)?;
+    let w_dims = w.dims();
+    let [num_experts, n] = [0, 1].map(|dim| w_dims.get(dim).copied().unwrap_or(0));
+    w.check(OP, &[num_experts, n, k])?;
+    let shape = [num_experts, n];
+    with_weights!(OP, w, |weights| typed(
+        OP, x, w, weights, shape, routing, side, y
+    ))
 }
 
-fn typed<W: Weight + candle_core::WithDType>(
+#[allow(clippy::too_many_arguments)] // those of `grouped_linear` and what it found of `w`
+fn typed<W: Weight>(
     op: &'static str,
     x: &Tensor,
-    w: &Tensor,
+    w: &Matrix,
+    weights: &[W],
+    [num_experts, n]: [usize; 2],
     routing: Routing<'_>,
     side: Side,
     y: &Tensor,
 ) -> Result<(), OpError> {
     let [pairs] = dims(op, "routing.order", routing.order)?;
     let [rows, k] = dims(op, "x", x)?;
-    let [num_experts, n, _] = dims(op, "w", w)?;
-    check_dims(op, "w", w, &[num_experts, n, k])?;
     check_dims(op, "y", y, &[pairs, n])?;
     check_dims(op, "routing.offsets", routing.offsets, &[num_experts + 1])?;
     let expected = if side == Side::In {
@@ -182,7 +185,8 @@ fn typed<W: Weight + candle_core::WithDType>(
     let order = &*read::<u32>(op, "routing.order", routing.order)?;
     let offsets = &*read::<u32>(op, "routing.offsets", routing.offsets)?;
     check_routing(op, order, offsets)?;
-    let (x_elements, weights) = (&*read::<f32>(op, "x", x)?, &*read::<W>(op, "w", w)?);
+    let x_elements = &*read::<f32>(op, "x", x)?;
+    let w_stride = k / W::COLUMNS;
     let products: Vec<Product<'_, W>> = (0..num_experts)
         .filter(|&expert| offsets[expert] < offsets[expert + 1])
         .map(|expert| {
@@ -193,14 +197,14 @@ fn typed<W: Weight + candle_core::WithDType>(
                 Side::In => (Rows::Listed(&order[sorted], routing.top_k), first),
                 Side::Out => (first, Rows::Listed(&order[sorted], 1)),
             };
-            let w = &weights[expert * n * k..(expert + 1) * n * k];
+            let w = &weights[expert * n * w_stride..(expert + 1) * n * w_stride];
             Product {
                 x: x_elements,
                 x_stride: k,
                 x_rows,
                 m,
                 w,
-                w_stride: k,
+                w_stride,
                 n,
                 k,
                 y_rows,
@@ -212,7 +216,7 @@ fn typed<W: Weight + candle_core::WithDType>(
         op,
         "y",
         y,
-        &[x, w, routing.order, routing.offsets],
+        &[x, w.tensor().unwrap_or(x), routing.order, routing.offsets],
         |y: &mut [f32]| {
             multiply_each(Isa::best(), TASK_OPERATIONS, &products, y);
         },

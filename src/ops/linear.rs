@@ -1,56 +1,54 @@
 //! Linear layers without bias.
 
-use candle_core::{DType, Tensor};
-use half::bf16;
+use candle_core::Tensor;
 
-use super::OpError;
-use super::access::{check_dims, check_dtype, dims, read, write};
+use super::access::{check_dims, dims, read, write};
 use super::dot::{Product, Rows, Weight, multiply};
 use super::launch::{Address, Launch};
+use super::matrix::with_weights;
 use super::tile::Tile;
+use super::{Matrix, OpError};
 
 const OP: &str = "linear";
 
 /// `y = x · wᵀ`. Each weight is read once, whatever the number of rows.
 ///
 /// - `x`: `[m, k]`, f32, contiguous
-/// - `w`: `[n, k]`, f32 or bf16, contiguous; bf16 is widened in registers
+/// - `w`: `[n, k]`, f32 or bf16, contiguous; or blocks. What is not f32 is decoded on the way
 /// - `y`: `[m, n]`, f32, contiguous, written
 ///
 /// # Errors
 /// [`OpError::Shape`] naming the argument.
-pub fn linear(x: &Tensor, w: &Tensor, y: &Tensor) -> Result<(), OpError> {
-    check_dtype(OP, "w", w, &[DType::F32, DType::BF16])?;
-    if w.dtype() == DType::F32 {
-        typed::<f32>(x, w, y)
-    } else {
-        typed::<bf16>(x, w, y)
-    }
+pub fn linear(x: &Tensor, w: &Matrix, y: &Tensor) -> Result<(), OpError> {
+    let [_, k] = dims(OP, "x", x)?;
+    let n = w.dims().iter().rev().nth(1).copied().unwrap_or(0);
+    w.check(OP, &[n, k])?;
+    with_weights!(OP, w, |weights| typed(x, w, weights, n, y))
 }
 
-fn typed<W: Weight + candle_core::WithDType>(
+fn typed<W: Weight>(
     x: &Tensor,
-    w: &Tensor,
+    w: &Matrix,
+    weights: &[W],
+    n: usize,
     y: &Tensor,
 ) -> Result<(), OpError> {
     let [m, k] = dims(OP, "x", x)?;
-    let [n, _] = dims(OP, "w", w)?;
-    check_dims(OP, "w", w, &[n, k])?;
     check_dims(OP, "y", y, &[m, n])?;
-    let (rows, weights) = (&*read::<f32>(OP, "x", x)?, &*read::<W>(OP, "w", w)?);
     let product = Product {
-        x: rows,
+        x: &*read::<f32>(OP, "x", x)?,
         x_stride: k,
         x_rows: Rows::From(0),
         m,
         w: weights,
-        w_stride: k,
+        w_stride: k / W::COLUMNS,
         n,
         k,
         y_rows: Rows::From(0),
         y_stride: n,
     };
-    write(OP, "y", y, &[x, w], |y: &mut [f32]| multiply(&product, y))
+    let sources = [x, w.tensor().unwrap_or(x)];
+    write(OP, "y", y, &sources, |y: &mut [f32]| multiply(&product, y))
 }
 
 /// Launches [`linear`] on tensor cores (`kernels/grouped_gemm.cu`).
@@ -81,6 +79,8 @@ pub(super) fn linear_launch_with(
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
     use crate::ops::testing::{floats, poisoned, tensor, values};
 
@@ -91,7 +91,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16] {
             let w = tensor(&floats(2, n * k), &[n, k]).to_dtype(dtype).unwrap();
             let y = poisoned(&[m, n]);
-            linear(&x, &w, &y).unwrap();
+            linear(&x, &w.clone().into(), &y).unwrap();
             let (x, w) = (values(&x), values(&w.to_dtype(DType::F32).unwrap()));
             for (at, y) in values(&y).into_iter().enumerate() {
                 let (i, j) = (at / n, at % n);
@@ -109,18 +109,18 @@ mod tests {
     #[test]
     fn arguments_that_disagree_are_named() {
         let (x, w) = (poisoned(&[2, 8]), poisoned(&[3, 9]));
-        let error = linear(&x, &w, &poisoned(&[2, 3])).unwrap_err();
+        let error = linear(&x, &w.into(), &poisoned(&[2, 3])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "linear: `w` is of shape [3, 9], expected [3, 8]"
         );
-        let error = linear(&x, &poisoned(&[3, 8]), &poisoned(&[3, 2])).unwrap_err();
+        let error = linear(&x, &poisoned(&[3, 8]).into(), &poisoned(&[3, 2])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "linear: `y` is of shape [3, 2], expected [2, 3]"
         );
         let strided = poisoned(&[8, 2]).t().unwrap();
-        let error = linear(&strided, &poisoned(&[3, 8]), &poisoned(&[2, 3])).unwrap_err();
+        let error = linear(&strided, &poisoned(&[3, 8]).into(), &poisoned(&[2, 3])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "linear: `x` is strided by [1, 2], expected contiguous"
@@ -131,7 +131,7 @@ mod tests {
     fn an_output_in_a_source_is_refused_instead_of_waited_for() {
         let all = poisoned(&[8, 4]);
         let (x, y) = (all.narrow(0, 0, 4).unwrap(), all.narrow(0, 4, 4).unwrap());
-        let error = linear(&x, &poisoned(&[4, 4]), &y).unwrap_err();
+        let error = linear(&x, &poisoned(&[4, 4]).into(), &y).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -10,6 +10,7 @@
 //! That makes a sequence's logits the same bits alone, batched, chunked and preempted. [`dot`] says how for products.
 
 mod access;
+mod codes;
 mod copy_blocks;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -22,6 +23,7 @@ mod experts;
 mod lanes;
 mod launch;
 mod linear;
+mod matrix;
 mod paged_attention;
 #[cfg(test)]
 mod parity;
@@ -49,11 +51,12 @@ pub use experts::{
 pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
 pub use linear::{linear, linear_launch};
+pub use matrix::Matrix;
 pub use paged_attention::{
     AttentionSizes, PagedAttention, Pages, attention_scratch_bytes, paged_attention,
     paged_attention_launches,
 };
-pub use quantised::{Blocks, Storage};
+pub use quantised::{Blocks, QuantiseError, Storage};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};

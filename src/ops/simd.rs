@@ -113,7 +113,7 @@ pub mod avx2 {
 
     #[derive(Clone, Copy)]
     /// Lanes 0 to 7, lanes 8 to 15.
-    pub struct Lanes(__m256, __m256);
+    pub struct Lanes(pub __m256, pub __m256);
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]

@@ -11,6 +11,7 @@ mod commands;
 mod common;
 mod costs;
 mod doors;
+mod dtype;
 mod fields;
 mod harness;
 mod leaks;

@@ -137,8 +137,12 @@ fn title(typed: &BenchEngine, config: &Config, facts: &ModelFacts) -> String {
         ..
     } = config.engine;
     let mut text = format!(
-        "{}  ·  {}  ·  {} prompt tokens, {} generated\n",
-        config.model.served_model_name, facts.device, typed.prompt_len, typed.output_len
+        "{} ({})  ·  {}  ·  {} prompt tokens, {} generated\n",
+        config.model.served_model_name,
+        facts.dtype,
+        facts.device,
+        typed.prompt_len,
+        typed.output_len
     );
     if let Some(caution) = &facts.caution {
         text += &format!("  null      {caution}\n");

@@ -10,7 +10,7 @@ use self::workspace::{Step, Workspace};
 use super::backend::{Backend, Limits};
 use super::weights::Checkpoint;
 use super::{MixtralConfig, ModelError, StepBatch};
-use crate::ops::{self, RopeTable, Side};
+use crate::ops::{self, Blocks, Matrix, RopeTable, Side, Storage};
 
 /// The CPU, with the buffers of a step.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Cpu {
     rope: RopeTable,
     workspace: Workspace,
     operations_per_token: usize,
+    storage: Option<Storage>,
 }
 
 impl Cpu {
@@ -38,7 +39,23 @@ impl Cpu {
             workspace: Workspace::new(config, limits, &device)?,
             operations_per_token: 2 * config.active_weights(),
             config: config.clone(),
+            storage: None,
         })
+    }
+
+    /// Stores the weights of linear layers so, instead of as the checkpoint has them. The gates of experts, the norms
+    /// and the embeddings stay as they are: they are small, and the gates' choices are touchy.
+    pub fn storing(self, storage: Option<Storage>) -> Self {
+        Self { storage, ..self }
+    }
+
+    fn linear(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Matrix, ModelError> {
+        checkpoint.matrix(&[name.to_owned()], shape, &shape, self.storage)
     }
 
     /// Whether a step of so many tokens is shared between threads.
@@ -55,9 +72,9 @@ pub struct LayerCache {
 }
 
 impl Backend for Cpu {
-    type Matrix = Tensor;
-    type Qkv = [Tensor; 3];
-    type Experts = Tensor;
+    type Matrix = Matrix;
+    type Qkv = [Matrix; 3];
+    type Experts = Matrix;
     type Norm = Tensor;
     type Table = Tensor;
     type LayerCache = LayerCache;
@@ -94,8 +111,8 @@ impl Backend for Cpu {
         checkpoint: &Checkpoint,
         name: &str,
         shape: [usize; 2],
-    ) -> Result<Tensor, ModelError> {
-        checkpoint.tensor(name, &shape)
+    ) -> Result<Matrix, ModelError> {
+        Ok(checkpoint.tensor(name, &shape)?.into())
     }
 
     fn matrix(
@@ -103,12 +120,31 @@ impl Backend for Cpu {
         checkpoint: &Checkpoint,
         name: &str,
         shape: [usize; 2],
-    ) -> Result<Tensor, ModelError> {
-        checkpoint.tensor(name, &shape)
+    ) -> Result<Matrix, ModelError> {
+        self.linear(checkpoint, name, shape)
     }
 
-    fn tied(&self, table: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(table.clone())
+    fn tied(&self, table: &Tensor) -> Result<Matrix, ModelError> {
+        let rows = table.to_dtype(DType::F32)?;
+        match self.storage {
+            None => Ok(table.clone().into()),
+            Some(Storage::F32) => Ok(rows.into()),
+            Some(Storage::Bf16) => Ok(rows.to_dtype(DType::BF16)?.into()),
+            Some(storage) => {
+                let (vocab, hidden) = rows.dims2()?;
+                let weights: Vec<f32> = rows.flatten_all()?.to_vec1()?;
+                let read = |row: usize, to: &mut [f32]| {
+                    to.copy_from_slice(&weights[row * hidden..][..hidden]);
+                };
+                Blocks::quantise(storage, [1, vocab, hidden], read)
+                    .map(Matrix::from)
+                    .map_err(|source| ModelError::Quantise {
+                        file: "tied weights".to_owned(),
+                        tensor: "model.embed_tokens.weight".to_owned(),
+                        source,
+                    })
+            }
+        }
     }
 
     fn qkv(
@@ -116,8 +152,8 @@ impl Backend for Cpu {
         checkpoint: &Checkpoint,
         [q, k, v]: [&str; 3],
         config: &MixtralConfig,
-    ) -> Result<[Tensor; 3], ModelError> {
-        let weight = |name, width| checkpoint.tensor(name, &[width, config.hidden_size]);
+    ) -> Result<[Matrix; 3], ModelError> {
+        let weight = |name, width| self.linear(checkpoint, name, [width, config.hidden_size]);
         Ok([
             weight(q, config.q_width())?,
             weight(k, config.kv_width())?,
@@ -131,12 +167,12 @@ impl Backend for Cpu {
         names: &[String],
         shape: [usize; 2],
         stack: [usize; 3],
-    ) -> Result<Tensor, ModelError> {
-        checkpoint.stacked(names, &shape, &stack)
+    ) -> Result<Matrix, ModelError> {
+        checkpoint.matrix(names, shape, &stack, self.storage)
     }
 
-    fn storage(&self, matrix: &Tensor) -> &'static str {
-        matrix.dtype().as_str()
+    fn storage(&self, matrix: &Matrix) -> &'static str {
+        matrix.storage()
     }
 
     fn layer_cache(&self, shape: [usize; 4]) -> Result<LayerCache, ModelError> {
@@ -185,7 +221,7 @@ impl Backend for Cpu {
         )?)
     }
 
-    fn project_qkv(&self, [q, k, v]: &[Tensor; 3], step: &Step) -> Result<(), ModelError> {
+    fn project_qkv(&self, [q, k, v]: &[Matrix; 3], step: &Step) -> Result<(), ModelError> {
         ops::linear(&step.normed, q, &step.q)?;
         ops::linear(&step.normed, k, &step.k)?;
         Ok(ops::linear(&step.normed, v, &step.v)?)
@@ -215,11 +251,11 @@ impl Backend for Cpu {
         )?)
     }
 
-    fn project_out(&self, weights: &Tensor, step: &Step) -> Result<(), ModelError> {
+    fn project_out(&self, weights: &Matrix, step: &Step) -> Result<(), ModelError> {
         Ok(ops::linear(&step.attended, weights, &step.delta)?)
     }
 
-    fn route(&self, gate: &Tensor, step: &Step) -> Result<(), ModelError> {
+    fn route(&self, gate: &Matrix, step: &Step) -> Result<(), ModelError> {
         ops::linear(&step.normed, gate, &step.gate_logits)?;
         ops::route(&step.gate_logits, &step.experts, &step.expert_weights)?;
         Ok(ops::sort_by_expert(
@@ -229,7 +265,7 @@ impl Backend for Cpu {
         )?)
     }
 
-    fn grouped_linear(&self, weights: &Tensor, side: Side, step: &Step) -> Result<(), ModelError> {
+    fn grouped_linear(&self, weights: &Matrix, side: Side, step: &Step) -> Result<(), ModelError> {
         let (x, y) = match side {
             Side::In => (&step.normed, &step.gate_up),
             Side::Out => (&step.activated, &step.pairs),
@@ -250,7 +286,7 @@ impl Backend for Cpu {
         )?)
     }
 
-    fn logits(&self, lm_head: &Tensor, step: &Step) -> Result<(), ModelError> {
+    fn logits(&self, lm_head: &Matrix, step: &Step) -> Result<(), ModelError> {
         ops::embedding(&step.normed, &step.logit_rows, &step.last)?;
         Ok(ops::linear(&step.last, lm_head, &step.logits)?)
     }

@@ -1,5 +1,6 @@
 //! Weights of a checkpoint: safetensors in one file or in shards, on disk or in the binary.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ use serde::Deserialize;
 
 use super::files::seedling_file;
 use super::{ModelError, ModelSource, Synthetic};
+
+mod stored;
 
 /// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory.
 pub struct Checkpoint {
@@ -23,6 +26,13 @@ pub struct Checkpoint {
 struct Shard {
     file: String,
     content: Content,
+}
+
+/// A tensor's bytes, little-endian, and where they are from.
+struct Found<'a> {
+    file: &'a str,
+    dtype: DType,
+    bytes: Cow<'a, [u8]>,
 }
 
 enum Content {
@@ -85,30 +95,21 @@ impl Checkpoint {
         shape: &[usize],
         stack: &[usize],
     ) -> Result<Tensor, ModelError> {
-        if let Some(model) = &self.synthetic {
-            let parts = names.iter().map(|name| model.tensor(name, shape));
-            let parts = parts.collect::<Result<Vec<_>, _>>()?;
-            return Ok(Tensor::cat(&parts, 0)?.reshape(stack)?);
-        }
-        // All are looked up before memory is taken: the configuration alone may ask for any amount.
-        let found = names
-            .iter()
-            .map(|name| self.find(name, shape))
-            .collect::<Result<Vec<_>, _>>()?;
+        let found = self.find_all(names, shape)?;
         let count = shape.iter().product::<usize>() * names.len();
         let mut elements: Option<Elements> = None;
-        for (name, (shard, dtype, bytes)) in names.iter().zip(found) {
+        for (name, Found { file, dtype, bytes }) in names.iter().zip(found) {
             let elements = match (&mut elements, dtype) {
                 (Some(elements), _) => elements,
                 (none, DType::BF16) => none.insert(Elements::Bf16(Vec::with_capacity(count))),
                 (none, _) => none.insert(Elements::F32(Vec::with_capacity(count))),
             };
-            if !elements.append(dtype, bytes) {
+            if !elements.append(dtype, &bytes) {
                 let problem = format!(
                     "is {dtype:?}, unlike `{}`: experts of a layer share one type",
                     names[0]
                 );
-                return Err(ModelError::tensor(&shard.file, name, problem));
+                return Err(ModelError::tensor(file, name, problem));
             }
         }
         let tensor = match elements {
@@ -119,8 +120,20 @@ impl Checkpoint {
         Ok(tensor?)
     }
 
+    /// All are looked up before memory is taken: the configuration alone may ask for any amount.
+    fn find_all(&self, names: &[String], shape: &[usize]) -> Result<Vec<Found<'_>>, ModelError> {
+        names.iter().map(|name| self.find(name, shape)).collect()
+    }
+
     /// The stored bytes of a tensor, once its shape and type are known to be right.
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Shard, DType, &[u8]), ModelError> {
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, ModelError> {
+        if let Some(model) = &self.synthetic {
+            return Ok(Found {
+                file: "synthetic",
+                dtype: DType::BF16,
+                bytes: Cow::Owned(model.tensor(name, shape)),
+            });
+        }
         let shard = match &self.index {
             None => Some(0),
             Some(index) => index.get(name).copied(),
@@ -142,7 +155,11 @@ impl Checkpoint {
             return Err(wrong(problem));
         }
         match DType::try_from(view.dtype()) {
-            Ok(dtype @ (DType::F32 | DType::BF16 | DType::F16)) => Ok((shard, dtype, view.data())),
+            Ok(dtype @ (DType::F32 | DType::BF16 | DType::F16)) => Ok(Found {
+                file: &shard.file,
+                dtype,
+                bytes: Cow::Borrowed(view.data()),
+            }),
             _ => Err(wrong(format!(
                 "is stored as {:?}; supported are f32, bf16 and f16",
                 view.dtype()

@@ -1,3 +1,5 @@
+use candle_core::DType;
+
 use super::*;
 use crate::ops::sort_by_expert;
 use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
@@ -49,8 +51,22 @@ impl Case {
             top_k: self.top_k,
         };
         let (middle, out) = (poisoned(&[count, WIDTH]), poisoned(&[count, HIDDEN]));
-        grouped_linear(&self.x, &self.inner, routing, Side::In, &middle).unwrap();
-        grouped_linear(&middle, &self.outer, routing, Side::Out, &out).unwrap();
+        grouped_linear(
+            &self.x,
+            &self.inner.clone().into(),
+            routing,
+            Side::In,
+            &middle,
+        )
+        .unwrap();
+        grouped_linear(
+            &middle,
+            &self.outer.clone().into(),
+            routing,
+            Side::Out,
+            &out,
+        )
+        .unwrap();
         values(&out)
     }
 
@@ -142,7 +158,7 @@ fn a_routing_that_points_outside_is_refused() {
             offsets: &offsets,
             top_k: 1,
         };
-        grouped_linear(&case.x, &case.inner, routing, Side::In, &out)
+        grouped_linear(&case.x, &case.inner.clone().into(), routing, Side::In, &out)
             .unwrap_err()
             .to_string()
     };

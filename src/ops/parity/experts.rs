@@ -50,7 +50,7 @@ fn route_matches_cpu() {
             tensor(&normed, &[tokens, hidden]),
             tensor(&gate, &[experts, hidden]),
         );
-        ops::linear(&x, &w, &logits).unwrap();
+        ops::linear(&x, &w.into(), &logits).unwrap();
         let twin = poisoned_indices(tokens * top_k)
             .reshape((tokens, top_k))
             .unwrap();

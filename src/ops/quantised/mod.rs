@@ -5,6 +5,14 @@
 
 use std::fmt;
 
+pub(super) mod fp8;
+pub(super) mod q4_k;
+pub(super) mod q8_0;
+mod rows;
+pub(super) mod w4a16;
+
+pub use rows::QuantiseError;
+
 /// How the weights of a linear layer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {

@@ -1,0 +1,110 @@
+use half::bf16;
+
+use super::*;
+use crate::ops::testing::floats;
+use crate::ops::{Blocks, Storage};
+
+/// Random rows, and one of large and one of small weights among them.
+fn blocks(storage: Storage, n: usize, k: usize) -> Blocks {
+    let weights = floats(1, n * k);
+    Blocks::quantise(storage, [1, n, k], |row, to| {
+        let scale = [1.0, 1e4, 1e-5, 0.3][row % 4];
+        for (to, weight) in to.iter_mut().zip(&weights[row * k..]) {
+            *to = bf16::from_f32(scale * weight).to_f32();
+        }
+    })
+    .unwrap()
+}
+
+fn decoded(blocks: &Blocks) -> Vec<f32> {
+    let mut weights = vec![f32::NAN; blocks.rows * blocks.columns];
+    for (row, weights) in weights.chunks_exact_mut(blocks.columns).enumerate() {
+        blocks.dequantise_row(row, weights);
+    }
+    weights
+}
+
+fn product<W: Weight>(isa: Isa, task: usize, x: &[f32], w: &[W], n: usize, k: usize) -> Vec<f32> {
+    let m = x.len() / k;
+    let mut y = vec![f32::NAN; m * n];
+    let product = Product {
+        x,
+        x_stride: k,
+        x_rows: Rows::From(0),
+        m,
+        w,
+        w_stride: k / W::COLUMNS,
+        n,
+        k,
+        y_rows: Rows::From(0),
+        y_stride: n,
+    };
+    multiply_each(isa, task, &[product], &mut y);
+    y
+}
+
+/// As the last: with blocks of any format.
+fn quantised(isa: Isa, task: usize, x: &[f32], w: &Blocks) -> Vec<f32> {
+    let (n, k) = (w.rows, w.columns);
+    match w.storage {
+        Storage::W4a16 => product::<w4a16::Block>(isa, task, x, w.bytes.as_chunks().0, n, k),
+        Storage::Q8_0 => product::<q8_0::Block>(isa, task, x, w.bytes.as_chunks().0, n, k),
+        Storage::Q4K => product::<q4_k::Block>(isa, task, x, w.bytes.as_chunks().0, n, k),
+        Storage::Fp8 => product::<fp8::Block>(isa, task, x, w.bytes.as_chunks().0, n, k),
+        Storage::F32 | Storage::Bf16 => panic!("no blocks"),
+    }
+}
+
+const FORMATS: [Storage; 4] = [Storage::W4a16, Storage::Q8_0, Storage::Q4K, Storage::Fp8];
+
+#[test]
+fn every_instruction_set_gives_the_bits_of_the_product_with_dequantised_weights() {
+    let k = 512;
+    for storage in FORMATS {
+        for n in [1, 3, 4, 8, 13] {
+            let w = blocks(storage, n, k);
+            let dense = decoded(&w);
+            for m in 1..=9 {
+                let x = floats(2, m * k);
+                let expected = product(Isa::Portable, usize::MAX, &x, &dense, n, k);
+                assert!(expected.iter().all(|y| y.is_finite()));
+                for isa in Isa::available() {
+                    let ours = quantised(isa, usize::MAX, &x, &w);
+                    assert_eq!(ours, expected, "{isa:?} {storage} {m}×{n}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_alone_equals_the_row_in_a_crowd_on_many_threads() {
+    let (m, n, k) = (11, 131, 256);
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
+    let x = floats(3, m * k);
+    for storage in FORMATS {
+        let w = blocks(storage, n, k);
+        let crowd = threads.install(|| quantised(Isa::best(), 1, &x, &w));
+        for row in 0..m {
+            let alone = quantised(Isa::best(), usize::MAX, &x[row * k..][..k], &w);
+            assert_eq!(alone, crowd[row * n..][..n], "{storage} row {row}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no whole number of blocks")]
+fn a_row_that_ends_within_a_block_is_never_read() {
+    let w = [[0; 34]; 8];
+    product::<q8_0::Block>(Isa::Portable, usize::MAX, &[0.0; 48], &w, 4, 48);
+}
+
+#[test]
+#[should_panic(expected = "w is short")]
+fn blocks_that_end_early_are_never_read() {
+    let w = [[0; 34]; 7];
+    product::<q8_0::Block>(Isa::Portable, usize::MAX, &[0.0; 64], &w, 4, 64);
+}

@@ -47,6 +47,8 @@ constexpr unsigned stride = 32;
 // Accesses that the compiler cannot instrument.
 void touch(const void *at, unsigned bytes, bool write, bool atomic);
 uint4 load16(const void *at);
+uint2 load8(const void *at);
+unsigned load4(const void *at);
 void store16(void *at, const uint4 &value);
 void store8(void *at, const uint2 &value);
 void store4(void *at, unsigned value);

@@ -5,6 +5,12 @@
 
 use std::fmt;
 
+pub(super) mod launch;
+mod packed;
+
+pub use launch::{quantised_experts_launch, quantised_linear_launch};
+pub use packed::{Packed, PackedFormat};
+
 /// How the weights of a linear layer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {

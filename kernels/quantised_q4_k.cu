@@ -1,0 +1,71 @@
+// Products with q4_k weights: 4-bit codes, a weight is d * scale * code - dmin * min, with a scale and a minimum of 6 bits for
+// each 32 of k, and f16 d and dmin for each 256. Shapes, grid, needs and twin: quantised_gemm.cuh. Needs k % 256 == 0.
+//
+// Two steps of a strip share d and dmin:
+//
+//   | d: 64 bytes | dmin: 64 bytes | a step's groups: 4 x 64 bytes | its codes | the other step's groups | its codes |
+//
+// Of a group, each column has a byte for its scale and one for its minimum. Of codes, a lane has one word in a run of 32, as in
+// quantised_w4a16.cu. The minimum is the same for all 32 of k, so it is subtracted times their sum of x, which mma gives with
+// ones for weights.
+#include "quantised_gemm.cuh"
+
+namespace {
+
+struct Q4K {
+  static constexpr unsigned BITS = 4, GROUP = 32, RUN = 32, FACTORS = 128, GROUPS_BYTES = 4 * 64;
+  static constexpr unsigned CODES_AT = FACTORS + GROUPS_BYTES, SHARED_BYTES = CODES_AT + 2048;
+  static constexpr unsigned STEP_BYTES = SHARED_BYTES - FACTORS / 2;  // on average
+  static constexpr bool HAS_MINIMA = true;
+
+  static __device__ __forceinline__ unsigned piece_at(unsigned step, unsigned piece) {
+    const unsigned shared = step / 2 * 2 * STEP_BYTES + piece * 16;
+    return piece < FACTORS / 16 ? shared : shared + step % 2 * (SHARED_BYTES - FACTORS);
+  }
+
+  // As in quantised_w4a16.cu, from 0 to 15.
+  static __device__ __forceinline__ unsigned pair(unsigned word) {
+    return fma_bf16x2((word & 0x000f000fu) | 0x43004300u, 0x3f803f80u, 0xc300c300u);
+  }
+  static __device__ __forceinline__ void decode(const unsigned (&codes)[1], unsigned fragment, unsigned (&b)[2]) {
+    const unsigned word = codes[fragment / 2] >> (fragment % 2 * 8);
+    b[0] = pair(word);
+    b[1] = pair(word >> 4);
+  }
+
+  // A byte as a float: in the low bits of 2^23, whose last bit counts 1.
+  static __device__ __forceinline__ float byte(unsigned word, unsigned at) {
+    return __uint_as_float(0x4b000000u | (word >> (8 * at) & 0xffu)) - 8388608.0f;
+  }
+  // d * scale and dmin * min are exact in f32: 11 digits times 6.
+  template <unsigned TILES>
+  static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
+                                                float (&scales)[TILES][2], float (&minima)[TILES][2]) {
+    unsigned d[TILES], dmin[TILES], bytes[TILES];
+    load_words(strip + mine, d);
+    load_words(strip + FACTORS / 2 + mine, dmin);
+    load_words(strip + FACTORS + group * 64 + mine, bytes);
+#pragma unroll
+    for (unsigned j = 0; j < TILES; ++j) {
+      unpack_f16x2(d[j], scales[j]);
+      unpack_f16x2(dmin[j], minima[j]);
+#pragma unroll
+      for (unsigned i = 0; i < 2; ++i) {
+        scales[j][i] *= byte(bytes[j], 2 * i);
+        minima[j][i] *= byte(bytes[j], 2 * i + 1);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+QUANTISED_KERNELS(q4_k, Q4K)
+EMULATED(experts_in_q4_k_m16n32)
+EMULATED(experts_out_q4_k_m16n32)
+EMULATED(experts_in_q4_k_m16)
+EMULATED(experts_out_q4_k_m16)
+EMULATED(experts_in_q4_k_m64)
+EMULATED(experts_out_q4_k_m64)
+EMULATED(experts_in_q4_k_m128)
+EMULATED(experts_out_q4_k_m128)

@@ -62,6 +62,17 @@ __device__ __forceinline__ void unpack_f16x2(unsigned word, float (&values)[2]) 
 #endif
 }
 
+// (word & mask) | bits in one instruction: with two constants, nvcc makes two of it.
+__device__ __forceinline__ unsigned and_or(unsigned word, unsigned mask, unsigned bits) {
+#ifdef MIXGATE_EMULATED
+  return (word & mask) | bits;
+#else
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(word), "r"(mask), "r"(bits));
+  return d;
+#endif
+}
+
 // a * b + c on pairs of bf16, rounded once; subnormal numbers count. (The emulation rounds twice: for exact results alone.)
 __device__ __forceinline__ unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
 #ifdef MIXGATE_EMULATED

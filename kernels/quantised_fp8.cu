@@ -16,7 +16,7 @@ struct Fp8 {
   // Codes in the high bytes. Exponent and fraction in their places of a bf16 are 2^-120 of the number (biases of 7 and 127),
   // subnormal or not.
   static __device__ __forceinline__ unsigned pair(unsigned word) {
-    const unsigned small = ((word & 0x7f007f00u) >> 4) | (word & 0x80008000u);
+    const unsigned small = and_or(word, 0x80008000u, (word & 0x7f007f00u) >> 4);
     return fma_bf16x2(small, 0x7b807b80u, 0x80008000u);
   }
   static __device__ __forceinline__ void decode(const unsigned (&codes)[4], unsigned fragment, unsigned (&b)[2]) {
@@ -26,7 +26,7 @@ struct Fp8 {
 
   template <unsigned TILES>
   static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
-                                                float (&scales)[TILES][2], float (&)[TILES][2]) {
+                                                float (&scales)[TILES][2]) {
     f16_scales(strip, group, mine, scales);
   }
 };

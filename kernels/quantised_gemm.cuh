@@ -26,11 +26,12 @@
 
 #include "expert_rows.cuh"
 
-constexpr unsigned STEP = 128, STRIP = 32, CHUNK = 8, CHUNKS = STEP / CHUNK;
+// Of a step, a row of x takes X_BYTES, in CHUNKS of 16 bytes.
+constexpr unsigned STEP = 128, STRIP = 32, X_BYTES = 2 * STEP, CHUNKS = X_BYTES / 16;
 
-// Where chunk `chunk` of row `row` of x lies in a tile.
+// Where chunk `chunk` of row `row` of x lies in a tile, in bytes.
 __device__ __forceinline__ unsigned swizzled_step(unsigned row, unsigned chunk) {
-  return row * STEP + (chunk ^ (row % 8)) * CHUNK;
+  return row * X_BYTES + (chunk ^ (row % 8)) * 16;
 }
 
 // So many words at a multiple of their bytes.
@@ -65,14 +66,15 @@ __device__ __forceinline__ void add_product(float (&sum)[4], const unsigned (&a)
     mma_bf16(sum, a, b);
 }
 
-// Adds a step of k to a warp's sums. `x_tile` begins with row `first_row`, `tile` is the warp's first tile in the strip.
+// Adds a step of k to a warp's sums. `x_tile` begins with the warp's rows, `tile` is its first tile in the strip.
 template <class Format, unsigned TILES_M, unsigned TILES_N>
-__device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], const bf16 *x_tile, unsigned first_row,
+__device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], const unsigned char *x_tile,
                                          const unsigned char *strip, unsigned tile) {
   constexpr unsigned RUNS = STEP / Format::RUN, FRAGMENTS = Format::RUN / 16, WORDS = Format::RUN * Format::BITS / 128;
   // A run's mma wait for each other. A warp with few sums has all runs under way; one with many has no registers for that.
   constexpr unsigned AT_ONCE = TILES_M == 1 ? RUNS : 1;
   const unsigned lane = threadIdx.x % WARP, mine = lane % 4 * 16 + tile * 4;
+  const unsigned x_mine = swizzled_step(lane % 16, lane / 16);
 #pragma unroll 1
   for (unsigned first = 0; first < RUNS; first += AT_ONCE) {
     unsigned codes[AT_ONCE][TILES_N][WORDS];
@@ -89,8 +91,9 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
         unsigned a[TILES_M][4];
 #pragma unroll
         for (unsigned i = 0; i < TILES_M; ++i) {
-          const unsigned chunk = 2 * ((first + run) * FRAGMENTS + fragment) + lane / 16;
-          load_matrix_x4(a[i], x_tile + swizzled_step(first_row + i * 16 + lane % 16, chunk));
+          // Two chunks further on for each fragment: an even number, so it changes the swizzled place as it does the plain one.
+          const unsigned chunk = 2 * ((first + run) * FRAGMENTS + fragment);
+          load_matrix_x4(a[i], x_tile + i * 16 * X_BYTES + (x_mine ^ chunk * 16));
           const unsigned ones[2] = {0x3f803f80u, 0x3f803f80u};
           if constexpr (Format::HAS_MINIMA) add_product(x_sums[run][i], a[i], ones, fragment == 0);
         }
@@ -104,17 +107,25 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
       }
 #pragma unroll
     for (unsigned run = 0; run < AT_ONCE; ++run) {
-      float scales[TILES_N][2], minima[TILES_N][2];
-      Format::scales(strip, (first + run) * Format::RUN / Format::GROUP, mine, scales, minima);
+      const unsigned group = (first + run) * Format::RUN / Format::GROUP;
+      if constexpr (Format::HAS_MINIMA) {
+        float minima[TILES_N][2];
+        Format::minima(strip, group, mine, minima);
+#pragma unroll
+        for (unsigned j = 0; j < TILES_N; ++j)
+#pragma unroll
+          for (unsigned i = 0; i < TILES_M; ++i)
+#pragma unroll
+            for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(-minima[j][e % 2], x_sums[run][i][e], sums[i][j][e]);
+      }
+      float scales[TILES_N][2];
+      Format::scales(strip, group, mine, scales);
 #pragma unroll
       for (unsigned j = 0; j < TILES_N; ++j)
 #pragma unroll
         for (unsigned i = 0; i < TILES_M; ++i)
 #pragma unroll
-          for (unsigned e = 0; e < 4; ++e) {
-            sums[i][j][e] = fmaf(scales[j][e % 2], runs[run][i][j][e], sums[i][j][e]);
-            if constexpr (Format::HAS_MINIMA) sums[i][j][e] = fmaf(-minima[j][e % 2], x_sums[run][i][e], sums[i][j][e]);
-          }
+          for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(scales[j][e % 2], runs[run][i][j][e], sums[i][j][e]);
     }
   }
 }
@@ -136,31 +147,47 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
   const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
   const unsigned first = its.first, rows = its.count;
   if (rows == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN, strips = (n + STRIP - 1) / STRIP, first_strip = column / STRIP;
+  const unsigned column = blockIdx.x * BN, strips = (n + STRIP - 1) / STRIP;
   const size_t strip_bytes = size_t(k / STEP) * Format::STEP_BYTES;
-  const unsigned char *weights = w + (size_t(its.expert) * strips + first_strip) * strip_bytes;
 
   DYNAMIC_SHARED(memory);
-  auto *x_tiles = reinterpret_cast<bf16 *>(memory);              // [STAGES][BM][STEP]
-  auto *w_strips = memory + STAGES * BM * STEP * sizeof(bf16);  // [STAGES][STRIPS][SHARED_BYTES]
-  auto *sources = reinterpret_cast<unsigned *>(w_strips + STAGES * STRIPS * Format::SHARED_BYTES);  // [BM]: rows of x
-  for (unsigned row = threadIdx.x; row < BM; row += THREADS)
-    sources[row] = row >= rows ? 0 : RULE == QUANTISED_IN ? order[first + row] / top_k : first + row;
-  __syncthreads();
+  unsigned char *x_tiles = memory;                            // [STAGES][BM][X_BYTES]
+  unsigned char *w_strips = memory + STAGES * BM * X_BYTES;  // [STAGES][STRIPS][SHARED_BYTES]
+
+  // A thread copies one chunk of every X_ROWS-th row of x. Where these begin, in chunks: 64 GiB are within reach.
+  constexpr unsigned X_ROWS = THREADS / CHUNKS, X_TURNS = BM / X_ROWS;
+  static_assert(X_ROWS % 8 == 0 && BM % X_ROWS == 0, "a thread's chunks lie alike in their rows, swizzled too");
+  const unsigned x_row = threadIdx.x / CHUNKS, x_chunk = threadIdx.x % CHUNKS;
+  const unsigned x_slot = swizzled_step(x_row, x_chunk);
+  unsigned x_places[X_TURNS];
+#pragma unroll
+  for (unsigned turn = 0; turn < X_TURNS; ++turn) {
+    const unsigned row = x_row + turn * X_ROWS, at = first + row;
+    if (row < rows) {
+      x_places[turn] = (RULE == QUANTISED_IN ? order[at] / top_k : at) * (k / 8) + x_chunk;
+    } else {
+      // Rows that are not there stay zero, so that mma reads nothing stray. Their sums are dropped.
+      for (unsigned stage = 0; stage < STAGES; ++stage)
+        store16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, uint4{0, 0, 0, 0});
+    }
+  }
+  // And every PIECE_THREADS-th piece of one strip. Beyond the last strip that is the last once more: its sums are dropped.
+  constexpr unsigned PIECE_THREADS = THREADS / STRIPS, PIECE_TURNS = (PIECES + PIECE_THREADS - 1) / PIECE_THREADS;
+  const unsigned w_strip = threadIdx.x / PIECE_THREADS, w_piece = threadIdx.x % PIECE_THREADS;
+  const unsigned char *weights =
+      w + (size_t(its.expert) * strips + min(column / STRIP + w_strip, strips - 1)) * strip_bytes;
 
   const auto ask = [&](unsigned stage, unsigned step) {
-#pragma unroll 1
-    for (unsigned item = threadIdx.x; item < BM * CHUNKS; item += THREADS) {
-      const unsigned row = item / CHUNKS, chunk = item % CHUNKS;
-      const bf16 *from = x + size_t(sources[row]) * k + step * STEP + chunk * CHUNK;
-      copy_async16(x_tiles + stage * BM * STEP + swizzled_step(row, chunk), from, row < rows);
-    }
-#pragma unroll 1
-    for (unsigned item = threadIdx.x; item < STRIPS * PIECES; item += THREADS) {
-      const unsigned strip = item / PIECES, piece = item % PIECES;
-      const bool valid = first_strip + strip < strips;
-      const unsigned char *from = weights + (valid ? strip * strip_bytes + Format::piece_at(step, piece) : 0);
-      copy_async16(w_strips + (stage * STRIPS + strip) * Format::SHARED_BYTES + piece * 16, from, valid);
+    const unsigned char *x_from = reinterpret_cast<const unsigned char *>(x) + step * X_BYTES;
+#pragma unroll
+    for (unsigned turn = 0; turn < X_TURNS; ++turn)
+      if (x_row + turn * X_ROWS < rows)
+        copy_async16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, x_from + size_t(x_places[turn]) * 16, true);
+    unsigned char *w_to = w_strips + (stage * STRIPS + w_strip) * Format::SHARED_BYTES + w_piece * 16;
+#pragma unroll
+    for (unsigned turn = 0; turn < PIECE_TURNS; ++turn) {
+      const unsigned piece = w_piece + turn * PIECE_THREADS;
+      if (piece < PIECES) copy_async16(w_to + turn * PIECE_THREADS * 16, weights + Format::piece_at(step, piece), true);
     }
   };
 
@@ -172,16 +199,16 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 
   float sums[TILES_M][TILES_N][4] = {};
   const unsigned warp_m = warp / WARPS_N * WM, warp_n = warp % WARPS_N * WN;
+  unsigned stage = 0;
   for (unsigned step = 0; step < steps; ++step) {
     wait_async<STAGES - 2>();
     // Everybody's copies of this step are there, and everybody is done with the one that is overwritten next.
     __syncthreads();
-    const unsigned next = step + STAGES - 1;
-    if (next < steps) ask(next % STAGES, next);
+    if (step + STAGES - 1 < steps) ask(stage == 0 ? STAGES - 1 : stage - 1, step + STAGES - 1);
     commit_async();
-    const unsigned stage = step % STAGES;
     const unsigned char *strip = w_strips + (stage * STRIPS + warp_n / STRIP) * Format::SHARED_BYTES;
-    add_step<Format>(sums, x_tiles + stage * BM * STEP, warp_m, strip, warp_n % STRIP / 8);
+    add_step<Format>(sums, x_tiles + (stage * BM + warp_m) * X_BYTES, strip, warp_n % STRIP / 8);
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
   }
 
 #pragma unroll
@@ -211,7 +238,7 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 
 // Of each product four: 16 rows by 32 columns, so that a single token's step has blocks for all of a GPU; 16 by 128 for
 // decoding; 64 by 128 for large batches; 128 by 128 for prompts. Then threads, blocks per SM that registers should allow,
-// BM, BN, WM, WN, STAGES. Dynamic shared memory: STAGES * (BM * 256 + BN / 32 * SHARED_BYTES) + 4 * BM bytes.
+// BM, BN, WM, WN, STAGES. Dynamic shared memory: STAGES * (BM * 256 + BN / 32 * SHARED_BYTES) bytes.
 #define QUANTISED_KERNELS(format, Format)                                                                                      \
   QUANTISED_TILE(m16n32, format, Format, 128, 4, 16u, 32, 16, 8, 8)                                                            \
   QUANTISED_TILE(m16, format, Format, 128, 4, 16u, 128, 16, 32, 4)                                                             \

@@ -25,7 +25,7 @@ struct Q4K {
 
   // As in quantised_w4a16.cu, from 0 to 15.
   static __device__ __forceinline__ unsigned pair(unsigned word) {
-    return fma_bf16x2((word & 0x000f000fu) | 0x43004300u, 0x3f803f80u, 0xc300c300u);
+    return fma_bf16x2(and_or(word, 0x000f000fu, 0x43004300u), 0x3f803f80u, 0xc300c300u);
   }
   static __device__ __forceinline__ void decode(const unsigned (&codes)[1], unsigned fragment, unsigned (&b)[2]) {
     const unsigned word = codes[fragment / 2] >> (fragment % 2 * 8);
@@ -33,28 +33,34 @@ struct Q4K {
     b[1] = pair(word >> 4);
   }
 
-  // A byte as a float: in the low bits of 2^23, whose last bit counts 1.
-  static __device__ __forceinline__ float byte(unsigned word, unsigned at) {
-    return __uint_as_float(0x4b000000u | (word >> (8 * at) & 0xffu)) - 8388608.0f;
+  // factor * a byte. As the low byte of 2^23, whose last bit counts 1, it is that much too large; what is taken off again is
+  // exact, and so is the result: 11 digits times 6.
+  static __device__ __forceinline__ float scaled(float factor, unsigned word, unsigned at) {
+    return fmaf(factor, __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7650u + at)), factor * -8388608.0f);
   }
-  // d * scale and dmin * min are exact in f32: 11 digits times 6.
+  // The factors lie at `factors` of the strip, the bytes second of two if they are minima's.
   template <unsigned TILES>
-  static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
-                                                float (&scales)[TILES][2], float (&minima)[TILES][2]) {
-    unsigned d[TILES], dmin[TILES], bytes[TILES];
-    load_words(strip + mine, d);
-    load_words(strip + FACTORS / 2 + mine, dmin);
+  static __device__ __forceinline__ void scaled(const unsigned char *strip, unsigned factors, unsigned group, unsigned second,
+                                                unsigned mine, float (&numbers)[TILES][2]) {
+    unsigned words[TILES], bytes[TILES];
+    load_words(strip + factors + mine, words);
     load_words(strip + FACTORS + group * 64 + mine, bytes);
 #pragma unroll
     for (unsigned j = 0; j < TILES; ++j) {
-      unpack_f16x2(d[j], scales[j]);
-      unpack_f16x2(dmin[j], minima[j]);
+      unpack_f16x2(words[j], numbers[j]);
 #pragma unroll
-      for (unsigned i = 0; i < 2; ++i) {
-        scales[j][i] *= byte(bytes[j], 2 * i);
-        minima[j][i] *= byte(bytes[j], 2 * i + 1);
-      }
+      for (unsigned i = 0; i < 2; ++i) numbers[j][i] = scaled(numbers[j][i], bytes[j], 2 * i + second);
     }
+  }
+  template <unsigned TILES>
+  static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
+                                                float (&scales)[TILES][2]) {
+    scaled(strip, 0, group, 0, mine, scales);
+  }
+  template <unsigned TILES>
+  static __device__ __forceinline__ void minima(const unsigned char *strip, unsigned group, unsigned mine,
+                                                float (&minima)[TILES][2]) {
+    scaled(strip, FACTORS / 2, group, 1, mine, minima);
   }
 };
 

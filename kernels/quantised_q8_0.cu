@@ -16,7 +16,7 @@ struct Q8_0 {
   // 0x4300 is 128 in bf16 and its last bit counts 1: with the code's low seven bits it is 128 more than they say. The
   // code's sign in the same place makes 128 into 256. Their difference, exact, is the code.
   static __device__ __forceinline__ unsigned pair(unsigned word) {
-    const unsigned low = (word & 0x007f007fu) | 0x43004300u, sign = (word & 0x00800080u) | 0x43004300u;
+    const unsigned low = and_or(word, 0x007f007fu, 0x43004300u), sign = and_or(word, 0x00800080u, 0x43004300u);
     return fma_bf16x2(sign, 0xbf80bf80u, low);
   }
   static __device__ __forceinline__ void decode(const unsigned (&codes)[2], unsigned fragment, unsigned (&b)[2]) {
@@ -26,7 +26,7 @@ struct Q8_0 {
 
   template <unsigned TILES>
   static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
-                                                float (&scales)[TILES][2], float (&)[TILES][2]) {
+                                                float (&scales)[TILES][2]) {
     f16_scales(strip, group, mine, scales);
   }
 };

@@ -15,7 +15,7 @@ struct W4a16 {
 
   // 0x4300 is 128 in bf16 and its last bit counts 1, so a code in its low bits adds itself. 136 less, exactly, is the weight.
   static __device__ __forceinline__ unsigned pair(unsigned word) {
-    return fma_bf16x2((word & 0x000f000fu) | 0x43004300u, 0x3f803f80u, 0xc308c308u);
+    return fma_bf16x2(and_or(word, 0x000f000fu, 0x43004300u), 0x3f803f80u, 0xc308c308u);
   }
   static __device__ __forceinline__ void decode(const unsigned (&codes)[2], unsigned fragment, unsigned (&b)[2]) {
     const unsigned word = codes[fragment / 2] >> (fragment % 2 * 8);
@@ -25,7 +25,7 @@ struct W4a16 {
 
   template <unsigned TILES>
   static __device__ __forceinline__ void scales(const unsigned char *strip, unsigned group, unsigned mine,
-                                                float (&scales)[TILES][2], float (&)[TILES][2]) {
+                                                float (&scales)[TILES][2]) {
     f16_scales(strip, group, mine, scales);
   }
 };

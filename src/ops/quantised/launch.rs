@@ -168,10 +168,10 @@ impl Tile {
         rows.min(experts) + rows / self.rows()
     }
 
-    /// Of each step, 128 bf16 of each row and the strips of weights; and a word for each row.
+    /// Of each step, 128 bf16 of each row and the strips of weights.
     fn shared_bytes(self, format: PackedFormat) -> u32 {
         let step = self.rows() * 256 + self.columns() / 32 * format.shared_bytes();
-        self.stages() * step + self.rows() * 4
+        self.stages() * step
     }
 }
 

@@ -238,9 +238,10 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 
 // Of each product four: 16 rows by 32 columns, so that a single token's step has blocks for all of a GPU; 16 by 128 for
 // decoding; 64 by 128 for large batches; 128 by 128 for prompts. Then threads, blocks per SM that registers should allow,
-// BM, BN, WM, WN, STAGES. Dynamic shared memory: STAGES * (BM * 256 + BN / 32 * SHARED_BYTES) bytes.
+// BM, BN, WM, WN and STAGES: for 16 rows as many as leave an SM of an A100 room for two blocks and more.
+// Dynamic shared memory: STAGES * (BM * 256 + BN / 32 * SHARED_BYTES) bytes.
 #define QUANTISED_KERNELS(format, Format)                                                                                      \
-  QUANTISED_TILE(m16n32, format, Format, 128, 4, 16u, 32, 16, 8, 8)                                                            \
-  QUANTISED_TILE(m16, format, Format, 128, 4, 16u, 128, 16, 32, 4)                                                             \
+  QUANTISED_TILE(m16n32, format, Format, 128, 4, 16u, 32, 16, 8, Format::BITS == 4 ? 8 : 6)                                    \
+  QUANTISED_TILE(m16, format, Format, 128, 4, 16u, 128, 16, 32, Format::BITS == 4 ? 4 : 3)                                     \
   QUANTISED_TILE(m64, format, Format, 256, 2, 64u, 128, 32, 32, 3)                                                             \
   QUANTISED_TILE(m128, format, Format, 256, 1, 128u, 128, 64, 32, 3)

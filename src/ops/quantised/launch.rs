@@ -155,11 +155,13 @@ impl Tile {
     }
 
     /// Steps of `k` that are in shared memory at a time.
-    fn stages(self) -> u32 {
+    fn stages(self, format: PackedFormat) -> u32 {
+        let bytes = matches!(format, PackedFormat::Q8_0 | PackedFormat::Fp8);
         match self {
+            Self::Rows16Columns32 if bytes => 6,
             Self::Rows16Columns32 => 8,
-            Self::Rows16 => 4,
-            Self::Rows64 | Self::Rows128 => 3,
+            Self::Rows16 if !bytes => 4,
+            Self::Rows16 | Self::Rows64 | Self::Rows128 => 3,
         }
     }
 
@@ -171,7 +173,7 @@ impl Tile {
     /// Of each step, 128 bf16 of each row and the strips of weights.
     fn shared_bytes(self, format: PackedFormat) -> u32 {
         let step = self.rows() * 256 + self.columns() / 32 * format.shared_bytes();
-        self.stages() * step
+        self.stages(format) * step
     }
 }
 

@@ -51,6 +51,39 @@ __device__ __forceinline__ unsigned pack_two(float low, float high) {
 #endif
 }
 
+// The two f16 of a 32-bit word as f32, the lower address first.
+__device__ __forceinline__ void unpack_f16x2(unsigned word, float (&values)[2]) {
+#ifdef MIXGATE_EMULATED
+  values[0] = emulated_half_to_float(std::uint16_t(word));
+  values[1] = emulated_half_to_float(std::uint16_t(word >> 16));
+#else
+  values[0] = __half2float(__ushort_as_half(static_cast<unsigned short>(word)));
+  values[1] = __half2float(__ushort_as_half(static_cast<unsigned short>(word >> 16)));
+#endif
+}
+
+// (word & mask) | bits in one instruction: with two constants, nvcc makes two of it.
+__device__ __forceinline__ unsigned and_or(unsigned word, unsigned mask, unsigned bits) {
+#ifdef MIXGATE_EMULATED
+  return (word & mask) | bits;
+#else
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(word), "r"(mask), "r"(bits));
+  return d;
+#endif
+}
+
+// a * b + c on pairs of bf16, rounded once; subnormal numbers count. (The emulation rounds twice: for exact results alone.)
+__device__ __forceinline__ unsigned fma_bf16x2(unsigned a, unsigned b, unsigned c) {
+#ifdef MIXGATE_EMULATED
+  return pack_two(fmaf(low_half(a), low_half(b), low_half(c)), fmaf(high_half(a), high_half(b), high_half(c)));
+#else
+  unsigned d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+#endif
+}
+
 __device__ __forceinline__ Bf16x8 pack(const float (&values)[8]) {
   return {{pack_two(values[0], values[1]), pack_two(values[2], values[3]), pack_two(values[4], values[5]),
            pack_two(values[6], values[7])}};
@@ -87,6 +120,20 @@ __device__ __forceinline__ void store_bf16x4(bf16 *at, float a, float b, float c
 #endif
 }
 // Four bytes at a multiple of 4, eight at a multiple of 8.
+__device__ __forceinline__ unsigned load_word(const void *at) {
+#ifdef MIXGATE_EMULATED
+  return emulated::load4(at);
+#else
+  return *static_cast<const unsigned *>(at);
+#endif
+}
+__device__ __forceinline__ uint2 load_two_words(const void *at) {
+#ifdef MIXGATE_EMULATED
+  return emulated::load8(at);
+#else
+  return *static_cast<const uint2 *>(at);
+#endif
+}
 __device__ __forceinline__ void store_word(void *at, unsigned word) {
 #ifdef MIXGATE_EMULATED
   emulated::store4(at, word);
@@ -195,7 +242,19 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const unsigned (&a)[4], 
 #endif
 }
 
-// The same on f16.
+// d = a * b: the same, from zero.
+__device__ __forceinline__ void mma_bf16_from_zero(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#ifdef MIXGATE_EMULATED
+  for (float &element : d) element = 0.0f;
+  emulated::mma_m16n8k16(d, a, b, emulated::BF16);
+#else
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
+#endif
+}
+
+// mma_bf16 on f16.
 __device__ __forceinline__ void mma_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #ifdef MIXGATE_EMULATED
   emulated::mma_m16n8k16(d, a, b, emulated::F16);

@@ -109,7 +109,7 @@ pub(super) use loading::load;
 
 #[cfg(feature = "cuda")]
 mod loading {
-    use super::super::loading::{Loaded, context, load_options, ready, text, unloadable};
+    use super::super::loading::{Loaded, context, dtype, load_options, ready, text, unloadable};
     use super::{Candidate, room};
     use crate::cli::Failure;
     use crate::config::{Config, DeviceName, KvCache};
@@ -129,11 +129,12 @@ mod loading {
         })?;
         let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
         let name = DeviceName::Cuda(ordinal).to_string();
+        let storage = dtype(settings).unwrap_or(Storage::Bf16);
         let candidate = Candidate {
             device: &name,
             model: &settings.served_model_name,
             parameters: shape.num_parameters(),
-            storage: Storage::Bf16,
+            storage,
         };
         let limits = Limits::of(options);
         let footprint = |storage| Footprint::on_device(&shape, storage, limits);
@@ -146,8 +147,9 @@ mod loading {
             }
             given => given,
         };
-        let backend =
-            |config: &_, limits| OnDevice::new(device, config, limits, settings.cuda_graphs);
+        let backend = |config: &_, limits| {
+            OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
+        };
         let model =
             Mixtral::load_on(source, options, backend).map_err(|error| unloadable(&error))?;
         let rows = options.max_logit_rows;

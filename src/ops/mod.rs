@@ -56,7 +56,10 @@ pub use paged_attention::{
     AttentionSizes, PagedAttention, Pages, attention_scratch_bytes, paged_attention,
     paged_attention_launches,
 };
-pub use quantised::{Blocks, QuantiseError, Storage};
+pub use quantised::{
+    Blocks, Packed, PackedFormat, QuantiseError, Storage, quantised_experts_launch,
+    quantised_linear_launch,
+};
 pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};

@@ -47,6 +47,8 @@ constexpr unsigned stride = 32;
 // Accesses that the compiler cannot instrument.
 void touch(const void *at, unsigned bytes, bool write, bool atomic);
 uint4 load16(const void *at);
+uint2 load8(const void *at);
+unsigned load4(const void *at);
 void store16(void *at, const uint4 &value);
 void store8(void *at, const uint2 &value);
 void store4(void *at, unsigned value);
@@ -142,6 +144,13 @@ unsigned atomicMax(unsigned *at, unsigned value);
 
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
+// Four bytes of the eight of x (0 to 3) and y (4 to 7), named by the hexadecimal digits of `selector`, the lowest first.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const std::uint64_t both = std::uint64_t(y) << 32 | x;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 4; ++i) result |= unsigned(both >> (8 * (selector >> (4 * i) & 7)) & 0xff) << (8 * i);
+  return result;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }

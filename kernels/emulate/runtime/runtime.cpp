@@ -522,6 +522,16 @@ uint4 load16(const void *at) {
   return *static_cast<const uint4 *>(at);
 }
 
+uint2 load8(const void *at) {
+  touch(at, 8, false, false);
+  return *static_cast<const uint2 *>(at);
+}
+
+unsigned load4(const void *at) {
+  touch(at, 4, false, false);
+  return *static_cast<const unsigned *>(at);
+}
+
 void store16(void *at, const uint4 &value) {
   touch(at, 16, true, false);
   *static_cast<uint4 *>(at) = value;

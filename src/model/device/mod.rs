@@ -11,14 +11,14 @@ mod workspace;
 use std::ops::Deref;
 
 use self::graphs::Graphs;
-use self::weights::{Weights, upload_floats};
+use self::weights::{Part, Sizes, Weights, upload_floats};
 use self::workspace::{Step, Workspace};
 use super::backend::{Backend, Limits};
 use super::weights::Checkpoint;
 use super::{KvCache, Mixtral, MixtralConfig, ModelError, Recount, StepBatch};
 use crate::ops::{
-    self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention,
-    RopeStoreKv, RopeTable, RouteSizes, Sample, Side,
+    self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PackedFormat,
+    PagedAttention, RopeStoreKv, RopeTable, RouteSizes, Sample, Side, Storage,
 };
 
 /// A CUDA device, or what stands for one in tests, with the buffers of a step.
@@ -30,6 +30,8 @@ pub struct OnDevice<D: Device> {
     sin: D::Memory,
     workspace: Workspace<D>,
     graphs: Graphs<D>,
+    /// How the weights of linear layers are stored.
+    storage: Storage,
 }
 
 /// Keys and values of a layer: each `[num_blocks, block_size, kv_heads, head_dim]`, bf16.
@@ -65,8 +67,67 @@ impl<D: Device> OnDevice<D> {
             workspace: Workspace::new(&device, config, limits)?,
             graphs: Graphs::new(graphs, limits),
             config: config.clone(),
+            storage: Storage::Bf16,
             device,
         })
+    }
+
+    /// Stores the weights of linear layers so. Gates and embeddings are bf16 in any case, norms f32.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] if the kernels have no such storage, or rows that are no whole number of its blocks.
+    pub fn storing(self, storage: Storage) -> Result<Self, ModelError> {
+        let config = &self.config;
+        if storage == Storage::F32 {
+            return Err(ModelError::Unsupported(
+                "weights in f32; the kernels have bf16, w4a16, q8_0, q4_k and fp8".to_owned(),
+            ));
+        }
+        if let Some(format) = PackedFormat::of(storage) {
+            let multiple = format.columns_multiple();
+            let widths = [
+                config.hidden_size,
+                config.q_width(),
+                config.intermediate_size,
+            ];
+            if let Some(width) = widths.into_iter().find(|width| width % multiple != 0) {
+                return Err(ModelError::Unsupported(format!(
+                    "rows of {width} weights; as {storage} the kernels have multiples of {multiple}"
+                )));
+            }
+        }
+        Ok(Self { storage, ..self })
+    }
+
+    fn load(
+        &self,
+        checkpoint: &Checkpoint,
+        sizes: Sizes,
+        parts: impl Fn(usize) -> Vec<Part>,
+    ) -> Result<Weights<D>, ModelError> {
+        if checkpoint.is_synthetic()
+            && let Some((name, _)) = parts(0).into_iter().next()
+        {
+            return Weights::repeat(&self.device, checkpoint, self.storage, sizes, name);
+        }
+        Weights::load(&self.device, checkpoint, self.storage, sizes, parts)
+    }
+
+    /// A layer that stays in bf16.
+    fn plain(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
+        let part = |_| vec![(name.to_owned(), rows)];
+        Weights::load(
+            &self.device,
+            checkpoint,
+            Storage::Bf16,
+            [1, rows, columns],
+            part,
+        )
     }
 
     fn linear(
@@ -76,10 +137,7 @@ impl<D: Device> OnDevice<D> {
         rows: u32,
         y: Address,
     ) -> Result<(), ModelError> {
-        let sizes = [rows, weights.rows, weights.columns];
-        Ok(self
-            .device
-            .launch(&ops::linear_launch([x, weights.address(), y], sizes))?)
+        Ok(self.device.launch(&weights.linear(x, rows, y))?)
     }
 }
 
@@ -202,7 +260,7 @@ impl<D: Device> Backend for OnDevice<D> {
         name: &str,
         shape: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
-        self.matrix(checkpoint, name, shape)
+        self.plain(checkpoint, name, shape)
     }
 
     fn gate(
@@ -211,7 +269,7 @@ impl<D: Device> Backend for OnDevice<D> {
         name: &str,
         shape: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
-        self.matrix(checkpoint, name, shape)
+        self.plain(checkpoint, name, shape)
     }
 
     fn matrix(
@@ -221,11 +279,9 @@ impl<D: Device> Backend for OnDevice<D> {
         shape: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
         let [rows, columns] = shape;
-        Weights::upload(
-            &self.device,
-            [1, rows, columns],
-            [checkpoint.tensor(name, &shape)],
-        )
+        self.load(checkpoint, [1, rows, columns], |_| {
+            vec![(name.to_owned(), rows)]
+        })
     }
 
     fn tied(&self, table: &Weights<D>) -> Result<Weights<D>, ModelError> {
@@ -239,26 +295,28 @@ impl<D: Device> Backend for OnDevice<D> {
         config: &MixtralConfig,
     ) -> Result<Weights<D>, ModelError> {
         let (q, kv, hidden) = (config.q_width(), config.kv_width(), config.hidden_size);
-        let parts = names
-            .into_iter()
-            .zip([q, kv, kv])
-            .map(|(name, width)| checkpoint.tensor(name, &[width, hidden]));
-        Weights::upload(&self.device, [1, q + 2 * kv, hidden], parts)
+        let parts = names.map(str::to_owned).into_iter().zip([q, kv, kv]);
+        self.load(checkpoint, [1, q + 2 * kv, hidden], |_| {
+            parts.clone().collect()
+        })
     }
 
     fn experts(
         &self,
         checkpoint: &Checkpoint,
         names: &[String],
-        shape: [usize; 2],
+        [rows, _]: [usize; 2],
         stack: [usize; 3],
     ) -> Result<Weights<D>, ModelError> {
-        let parts = names.iter().map(|name| checkpoint.tensor(name, &shape));
-        Weights::upload(&self.device, stack, parts)
+        let parts_of_each = names.len() / stack[0];
+        self.load(checkpoint, stack, |expert| {
+            let its = &names[expert * parts_of_each..][..parts_of_each];
+            its.iter().map(|name| (name.clone(), rows)).collect()
+        })
     }
 
-    fn storage(&self, _matrix: &Weights<D>) -> &'static str {
-        "bf16"
+    fn storage(&self, matrix: &Weights<D>) -> &'static str {
+        matrix.storage().name()
     }
 
     fn layer_cache(&self, shape: [usize; 4]) -> Result<LayerCache<D>, ModelError> {
@@ -431,7 +489,7 @@ impl<D: Device> Backend for OnDevice<D> {
         };
         Ok(self
             .device
-            .launch(&ops::grouped_linear_launch(tensors, side, sizes))?)
+            .launch(&weights.grouped_linear(tensors, side, sizes))?)
     }
 
     fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {

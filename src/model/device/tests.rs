@@ -4,20 +4,35 @@ use std::path::Path;
 
 use super::*;
 use crate::model::testing::{Part, Sequence, TINY, batch, load, to_bf16, write_checkpoint};
-use crate::model::{KvCache, LoadOptions, Mixtral, ModelSource};
+use crate::model::{Cpu, KvCache, LoadOptions, Mixtral, ModelSource, Synthetic};
 use crate::ops::emulated::Emulated;
 use crate::ops::testing::floats;
 
 type OnEmulated = OnDevice<Emulated>;
 
 fn on_device(folder: &Path, tokens: usize, graphs: bool) -> Mixtral<OnEmulated> {
-    let source = ModelSource::Folder(folder.into());
+    stored(
+        &ModelSource::Folder(folder.into()),
+        tokens,
+        graphs,
+        Storage::Bf16,
+    )
+}
+
+fn stored(
+    source: &ModelSource,
+    tokens: usize,
+    graphs: bool,
+    storage: Storage,
+) -> Mixtral<OnEmulated> {
     let options = LoadOptions {
         max_num_batched_tokens: tokens,
         max_logit_rows: tokens,
     };
-    let backend = |config: &_, limits| OnDevice::new(Emulated::default(), config, limits, graphs);
-    Mixtral::load_on(&source, options, backend).unwrap()
+    let backend = |config: &_, limits| {
+        OnDevice::new(Emulated::default(), config, limits, graphs)?.storing(storage)
+    };
+    Mixtral::load_on(source, options, backend).unwrap()
 }
 
 /// A small Mixtral of a shape that the kernels have. Every token goes to every expert: where two of random experts are
@@ -127,26 +142,71 @@ fn a_step_of_everything_gives_the_logits_of_the_cpu() {
 }
 
 #[test]
-fn the_seedling_says_on_the_device_what_it_says_on_the_cpu() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling");
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/goldens/seedling/golden.safetensors");
+fn the_seedling_says_on_the_device_what_it_says_on_the_cpu_however_it_is_stored() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let source = ModelSource::Folder(root.join("seedling"));
+    let golden = root.join("goldens/seedling/golden.safetensors");
     let golden = candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap();
-    let ids: Vec<u32> = golden["prompt_0.input_ids"]
-        .to_vec1::<i64>()
-        .unwrap()
-        .iter()
-        .map(|&id| id as u32)
-        .collect();
-    let mut cpu = load(&folder, 64);
-    let mut device = on_device(&folder, 64, true);
-    let (mut on_cpu, mut on_gpu) = (
-        cpu.new_cache(4, 32).unwrap(),
-        device.new_cache(4, 32).unwrap(),
+    let ids: Vec<i64> = golden["prompt_0.input_ids"].to_vec1().unwrap();
+    let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+    for (storage, count) in [
+        (Storage::Bf16, 8),
+        (Storage::W4a16, 3),
+        (Storage::Q8_0, 3),
+        (Storage::Q4K, 3),
+        (Storage::Fp8, 3),
+    ] {
+        let options = LoadOptions {
+            max_num_batched_tokens: 64,
+            max_logit_rows: 64,
+        };
+        let backend = |config: &_, limits| Ok(Cpu::new(config, limits)?.storing(Some(storage)));
+        let mut cpu = Mixtral::load_on(&source, options, backend).unwrap();
+        let mut device = stored(&source, 64, true, storage);
+        assert_eq!(device.dtype(), storage.name());
+        let mut on_cpu = cpu.new_cache(4, 32).unwrap();
+        let mut on_gpu = device.new_cache(4, 32).unwrap();
+        let given = greedy(&mut device, &mut on_gpu, &ids, count);
+        let exact = greedy(&mut cpu, &mut on_cpu, &ids, count);
+        assert_eq!(given, exact, "{storage}");
+    }
+}
+
+#[test]
+fn a_synthetic_model_is_made_on_the_device() {
+    let source = ModelSource::Synthetic(Synthetic::parse("seedling,layers=1").unwrap());
+    let mut said = [Storage::Bf16, Storage::W4a16].map(|storage| {
+        let mut device = stored(&source, 8, false, storage);
+        let mut cache = device.new_cache(4, 32).unwrap();
+        greedy(&mut device, &mut cache, &[5, 6, 7], 2)
+    });
+    assert!(said.iter_mut().flatten().all(|&mut id| id < 3072));
+}
+
+#[test]
+fn what_the_kernels_have_no_storage_for_is_refused() {
+    let source = ModelSource::Synthetic(Synthetic::parse("seedling,layers=1").unwrap());
+    let options = LoadOptions {
+        max_num_batched_tokens: 8,
+        max_logit_rows: 8,
+    };
+    let refused = |source: &ModelSource, storage| {
+        let backend = |config: &_, limits| {
+            OnDevice::new(Emulated::default(), config, limits, false)?.storing(storage)
+        };
+        Mixtral::load_on(source, options, backend)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        refused(&source, Storage::F32),
+        "the model has weights in f32; the kernels have bf16, w4a16, q8_0, q4_k and fp8"
     );
-    let given = greedy(&mut device, &mut on_gpu, &ids, 12);
-    let exact = greedy(&mut cpu, &mut on_cpu, &ids, 12);
-    assert_eq!(given, exact);
+    let folder = small();
+    assert_eq!(
+        refused(&ModelSource::Folder(folder.path().into()), Storage::Q8_0),
+        "the model has rows of 72 weights; as q8_0 the kernels have multiples of 128"
+    );
 }
 
 /// The most likely continuation, token by token.

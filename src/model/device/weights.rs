@@ -1,4 +1,4 @@
-//! Weights on a device: uploaded part by part, each straight to its place.
+//! Weights on a device: made ready part by part, each uploaded straight to its place.
 
 use std::sync::Arc;
 
@@ -7,40 +7,89 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::model::ModelError;
-use crate::ops::{Address, Device, Memory};
+use crate::model::weights::Checkpoint;
+use crate::ops::{
+    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, Packed,
+    PackedFormat, Side, Storage,
+};
 
 /// Weights of one linear layer or of one side of all experts, and how they are stored.
 #[derive(Debug)]
 pub struct Weights<D: Device> {
     /// Shared where the output layer is the embedding table.
     memory: Arc<D::Memory>,
+    /// `None`: bf16.
+    packed: Option<PackedFormat>,
     /// Output width, of each expert.
     pub(super) rows: u32,
     /// Input width.
     pub(super) columns: u32,
 }
 
+/// Part of the rows of a layer: a tensor's name, and how many.
+pub(super) type Part = (String, usize);
+
+/// What there is of a layer: experts, or 1; rows of each; columns.
+pub(super) type Sizes = [usize; 3];
+
 impl<D: Device> Weights<D> {
-    /// `[count * rows, columns]` in bf16, from tensors that follow each other in that order.
+    /// Loads the parts of each expert, one after the other. Nothing but one expert's weights is held in host memory.
     ///
     /// # Errors
-    /// What the tensors' source or the device refuses.
-    pub(super) fn upload(
+    /// What the checkpoint or the device refuses.
+    pub(super) fn load(
         device: &D,
-        [count, rows, columns]: [usize; 3],
-        parts: impl IntoIterator<Item = Result<Tensor, ModelError>>,
+        checkpoint: &Checkpoint,
+        storage: Storage,
+        sizes: Sizes,
+        parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Self, ModelError> {
-        let memory = device.allocate(count * rows * columns * size_of::<bf16>())?;
-        let mut at = memory.address();
-        for part in parts {
-            let values = bf16_of(&part?)?;
-            let bytes: &[u8] = bytemuck::cast_slice(values.reinterpret_cast());
-            device.upload(bytes, at)?;
-            at = at.offset(bytes.len());
+        let [experts, rows, columns] = sizes;
+        let packed = PackedFormat::of(storage);
+        let bytes_of_each = bytes_of(packed, rows, columns);
+        let memory = device.allocate(experts * bytes_of_each)?;
+        for expert in 0..experts {
+            let bytes = match packed {
+                None => bf16_bytes(checkpoint, parts(expert), columns)?,
+                Some(_) => packed_bytes(checkpoint, storage, parts(expert), columns)?,
+            };
+            debug_assert_eq!(bytes.len(), bytes_of_each);
+            device.upload(&bytes, memory.address().offset(expert * bytes_of_each))?;
         }
-        debug_assert_eq!(at, memory.address().offset(count * rows * columns * 2));
         Ok(Self {
             memory: Arc::new(memory),
+            packed,
+            rows: rows as u32,
+            columns: columns as u32,
+        })
+    }
+
+    /// Fills a layer on the device, with a synthetic model's `name` as far as the pattern goes, again and again: what it
+    /// costs to multiply does not depend on what the weights are.
+    pub(super) fn repeat(
+        device: &D,
+        checkpoint: &Checkpoint,
+        storage: Storage,
+        sizes: Sizes,
+        name: String,
+    ) -> Result<Self, ModelError> {
+        let [experts, rows, columns] = sizes;
+        let few = rows.min(PATTERN_ROWS);
+        let pattern = Self::load(device, checkpoint, storage, [1, few, columns], |_| {
+            vec![(name.clone(), few)]
+        })?;
+        let (all, some) = (
+            experts * bytes_of(pattern.packed, rows, columns),
+            bytes_of(pattern.packed, few, columns),
+        );
+        let memory = device.allocate(all)?;
+        for at in (0..all).step_by(some) {
+            let to = memory.address().offset(at);
+            device.copy(pattern.address(), to, some.min(all - at))?;
+        }
+        Ok(Self {
+            memory: Arc::new(memory),
+            packed: pattern.packed,
             rows: rows as u32,
             columns: columns as u32,
         })
@@ -56,6 +105,32 @@ impl<D: Device> Weights<D> {
     pub(super) fn address(&self) -> Address {
         self.memory.address()
     }
+
+    pub(super) fn storage(&self) -> Storage {
+        self.packed.map_or(Storage::Bf16, PackedFormat::storage)
+    }
+
+    /// Launches `y = x · weightsᵀ` for `rows` rows.
+    pub(super) fn linear(&self, x: Address, rows: u32, y: Address) -> Launch {
+        let (at, sizes) = ([x, self.address(), y], [rows, self.rows, self.columns]);
+        match self.packed {
+            None => ops::linear_launch(at, sizes),
+            Some(format) => ops::quantised_linear_launch(format, at, sizes),
+        }
+    }
+
+    /// Launches the experts' products.
+    pub(super) fn grouped_linear(
+        &self,
+        at: GroupedLinear,
+        side: Side,
+        sizes: GroupedSizes,
+    ) -> Launch {
+        match self.packed {
+            None => ops::grouped_linear_launch(at, side, sizes),
+            Some(format) => ops::quantised_experts_launch(format, at, side, sizes),
+        }
+    }
 }
 
 /// Numbers in f32, as norms and angles are.
@@ -69,6 +144,52 @@ pub(super) fn upload_floats<D: Device>(
     Ok(memory)
 }
 
-fn bf16_of(tensor: &Tensor) -> Result<Vec<bf16>, ModelError> {
-    Ok(tensor.flatten_all()?.to_dtype(DType::BF16)?.to_vec1()?)
+/// Bytes of one expert.
+fn bytes_of(packed: Option<PackedFormat>, rows: usize, columns: usize) -> usize {
+    match packed {
+        None => rows * columns * size_of::<bf16>(),
+        Some(format) => format.bytes(1, rows, columns),
+    }
 }
+
+fn bf16_bytes(
+    checkpoint: &Checkpoint,
+    parts: Vec<Part>,
+    columns: usize,
+) -> Result<Vec<u8>, ModelError> {
+    let mut bytes = Vec::new();
+    for (name, rows) in parts {
+        let tensor = checkpoint.tensor(&name, &[rows, columns])?;
+        let values: Vec<bf16> = tensor.flatten_all()?.to_dtype(DType::BF16)?.to_vec1()?;
+        bytes.extend_from_slice(bytemuck::cast_slice(values.reinterpret_cast()));
+    }
+    Ok(bytes)
+}
+
+fn packed_bytes(
+    checkpoint: &Checkpoint,
+    storage: Storage,
+    parts: Vec<Part>,
+    columns: usize,
+) -> Result<Vec<u8>, ModelError> {
+    let mut all = Blocks {
+        storage,
+        experts: 1,
+        rows: 0,
+        columns,
+        bytes: Vec::new(),
+    };
+    for (name, rows) in parts {
+        let shape = [rows, columns];
+        if let Matrix::Quantised(blocks) =
+            checkpoint.matrix(&[name], shape, &shape, Some(storage))?
+        {
+            all.rows += rows;
+            all.bytes.extend_from_slice(&blocks.bytes);
+        }
+    }
+    Ok(Packed::new(&all)?.bytes)
+}
+
+/// Rows that a synthetic layer repeats: whole strips of every packed form.
+const PATTERN_ROWS: usize = 1024;

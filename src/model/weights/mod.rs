@@ -69,6 +69,11 @@ impl Checkpoint {
         })
     }
 
+    /// Whether it is made up: then any tensor is as good as another of its shape.
+    pub fn is_synthetic(&self) -> bool {
+        self.synthetic.is_some()
+    }
+
     /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod attention;
 mod experts;
+mod quantised;
 mod rows;
 mod sample;
 

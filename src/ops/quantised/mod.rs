@@ -6,11 +6,15 @@
 use std::fmt;
 
 pub(super) mod fp8;
+pub(super) mod launch;
+mod packed;
 pub(super) mod q4_k;
 pub(super) mod q8_0;
 mod rows;
 pub(super) mod w4a16;
 
+pub use launch::{quantised_experts_launch, quantised_linear_launch};
+pub use packed::{Packed, PackedFormat};
 pub use rows::QuantiseError;
 
 /// How the weights of a linear layer are stored.

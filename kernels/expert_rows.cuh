@@ -1,0 +1,30 @@
+// What the grouped products share: which rows of which expert a block has, found on the device.
+#pragma once
+
+#include "device.cuh"
+
+__device__ __forceinline__ void store_pair(bf16 *at, float a, float b) { store_word(at, pack_two(a, b)); }
+__device__ __forceinline__ void store_pair(float *at, float a, float b) { store_two(at, a, b); }
+
+// A block's rows: `count` of them from `first`, all of one expert. None if there is nothing to do.
+struct Rows {
+  unsigned expert, first, count;
+};
+
+// Lane e counts the blocks of rows that expert e needs; the block's own number tells which is its. All warps alike.
+template <unsigned BM> __device__ __forceinline__ Rows rows_of_block(const unsigned *offsets, unsigned num_experts) {
+  const unsigned lane = threadIdx.x % WARP;
+  const unsigned rows_of = lane < num_experts ? offsets[lane + 1] - offsets[lane] : 0;
+  unsigned blocks_until = (rows_of + BM - 1) / BM;  // becomes the sum over experts 0..=lane
+  const unsigned blocks_own = blocks_until;
+#pragma unroll
+  for (unsigned delta = 1; delta < WARP; delta *= 2) {
+    const unsigned its = __shfl_up_sync(ALL_LANES, blocks_until, delta);
+    if (lane >= delta) blocks_until += its;
+  }
+  const unsigned expert = __popc(__ballot_sync(ALL_LANES, blocks_until <= blockIdx.y));
+  if (expert >= num_experts) return {0, 0, 0};
+  const unsigned first_block = __shfl_sync(ALL_LANES, blocks_until - blocks_own, expert);
+  const unsigned first = offsets[expert] + (blockIdx.y - first_block) * BM;
+  return {expert, first, min(BM, offsets[expert + 1] - first)};
+}

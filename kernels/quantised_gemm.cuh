@@ -1,0 +1,247 @@
+// Products with quantised weights on tensor cores, the experts' and plain ones: what the formats share. Each format has a file
+// of its own, quantised_<format>.cu, with its codes, its scales and its kernels.
+//
+// experts_in_*:   y[i] = x[order[i] / top_k] * w[expert]^T     x [num_tokens, k] bf16   y [num_rows, n] bf16, sorted
+// experts_out_*:  y[order[i]] = x[i] * w[expert]^T             x [num_rows, k] bf16     y [num_rows, n] f32, by pair
+//   w        [num_experts, ceil(n / 32), k / 128] steps of a strip, as src/ops/quantised/packed.rs writes them
+//   order    [num_rows]           u32: pairs token * top_k + rank, expert by expert
+//   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
+// experts_out_* with null for `order` and `offsets` is a plain linear layer: y[i] = x[i] * w^T.
+// Grid: x = tiles of n, y = blocks of rows: at most min(num_experts, num_rows) + num_rows / BM of them; if plain,
+// ceil(num_rows / BM). Needs k % 128 == 0 (q4_k: % 256), n % 8 == 0, num_experts <= 32.
+// Twin: an f64 sum over decoded weights (src/ops/parity/quantised.rs).  Bound: memory up to some 50 rows per expert at 4 bits
+// and 100 at 8, then arithmetic; not measured yet.
+//
+// A strip is 32 columns of w, a step 128 elements of k. Of a strip and step, codes and scales lie together, each weight once:
+//
+//   | scales: by group of k, then by (column % 8) / 2, column / 8, column % 2 | codes: by tile of 8 columns, run of k, lane |
+//
+// So what a lane reads at once are its fragments of mma's B, and the scales of the columns whose sums it holds. Codes become
+// bf16 without rounding. A run, 32 or 64 of k with one scale, is summed by mma from zero, and the sum in f32 is multiplied by
+// the scale: sums += scale * run. Runs are added one after the other, whatever the tile: an output has the same bits in all.
+//
+// STAGES steps are under way by cp.async, as in grouped_gemm.cu. Rows of x are 256 bytes in shared memory, their chunks of 16
+// bytes permuted by the row's number, so that the eight rows of an ldmatrix lie in different banks.
+#pragma once
+
+#include "expert_rows.cuh"
+
+// Of a step, a row of x takes X_BYTES, in CHUNKS of 16 bytes.
+constexpr unsigned STEP = 128, STRIP = 32, X_BYTES = 2 * STEP, CHUNKS = X_BYTES / 16;
+
+// Where chunk `chunk` of row `row` of x lies in a tile, in bytes.
+__device__ __forceinline__ unsigned swizzled_step(unsigned row, unsigned chunk) {
+  return row * X_BYTES + (chunk ^ (row % 8)) * 16;
+}
+
+// So many words at a multiple of their bytes.
+template <unsigned WORDS> __device__ __forceinline__ void load_words(const unsigned char *at, unsigned (&words)[WORDS]) {
+  static_assert(WORDS == 1 || WORDS == 2 || WORDS == 4, "one access");
+  if constexpr (WORDS == 4) {
+    const uint4 four = load16(at);
+    words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
+  } else if constexpr (WORDS == 2) {
+    const uint2 two = load_two_words(at);
+    words[0] = two.x, words[1] = two.y;
+  } else {
+    words[0] = load_word(at);
+  }
+}
+
+// Scales that are f16, one of each group and column.
+template <unsigned TILES>
+__device__ __forceinline__ void f16_scales(const unsigned char *strip, unsigned group, unsigned mine,
+                                           float (&scales)[TILES][2]) {
+  unsigned words[TILES];
+  load_words(strip + group * 2 * STRIP + mine, words);
+#pragma unroll
+  for (unsigned j = 0; j < TILES; ++j) unpack_f16x2(words[j], scales[j]);
+}
+
+// sum = a * b, or sum += a * b.
+__device__ __forceinline__ void add_product(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2], bool from_zero) {
+  if (from_zero)
+    mma_bf16_from_zero(sum, a, b);
+  else
+    mma_bf16(sum, a, b);
+}
+
+// Adds a step of k to a warp's sums. `x_tile` begins with the warp's rows, `tile` is its first tile in the strip.
+template <class Format, unsigned TILES_M, unsigned TILES_N>
+__device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], const unsigned char *x_tile,
+                                         const unsigned char *strip, unsigned tile) {
+  constexpr unsigned RUNS = STEP / Format::RUN, FRAGMENTS = Format::RUN / 16, WORDS = Format::RUN * Format::BITS / 128;
+  // A run's mma wait for each other. A warp with few sums has all runs under way; one with many has no registers for that.
+  constexpr unsigned AT_ONCE = TILES_M == 1 ? RUNS : 1;
+  const unsigned lane = threadIdx.x % WARP, mine = lane % 4 * 16 + tile * 4;
+  const unsigned x_mine = swizzled_step(lane % 16, lane / 16);
+#pragma unroll 1
+  for (unsigned first = 0; first < RUNS; first += AT_ONCE) {
+    unsigned codes[AT_ONCE][TILES_N][WORDS];
+    float runs[AT_ONCE][TILES_M][TILES_N][4], x_sums[AT_ONCE][TILES_M][4];
+#pragma unroll
+    for (unsigned run = 0; run < AT_ONCE; ++run)
+#pragma unroll
+      for (unsigned j = 0; j < TILES_N; ++j)
+        load_words(strip + Format::CODES_AT + (((tile + j) * RUNS + first + run) * WARP + lane) * WORDS * 4, codes[run][j]);
+#pragma unroll
+    for (unsigned fragment = 0; fragment < FRAGMENTS; ++fragment)
+#pragma unroll
+      for (unsigned run = 0; run < AT_ONCE; ++run) {
+        unsigned a[TILES_M][4];
+#pragma unroll
+        for (unsigned i = 0; i < TILES_M; ++i) {
+          // Two chunks further on for each fragment: an even number, so it changes the swizzled place as it does the plain one.
+          const unsigned chunk = 2 * ((first + run) * FRAGMENTS + fragment);
+          load_matrix_x4(a[i], x_tile + i * 16 * X_BYTES + (x_mine ^ chunk * 16));
+          const unsigned ones[2] = {0x3f803f80u, 0x3f803f80u};
+          if constexpr (Format::HAS_MINIMA) add_product(x_sums[run][i], a[i], ones, fragment == 0);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < TILES_N; ++j) {
+          unsigned b[2];
+          Format::decode(codes[run][j], fragment, b);
+#pragma unroll
+          for (unsigned i = 0; i < TILES_M; ++i) add_product(runs[run][i][j], a[i], b, fragment == 0);
+        }
+      }
+#pragma unroll
+    for (unsigned run = 0; run < AT_ONCE; ++run) {
+      const unsigned group = (first + run) * Format::RUN / Format::GROUP;
+      if constexpr (Format::HAS_MINIMA) {
+        float minima[TILES_N][2];
+        Format::minima(strip, group, mine, minima);
+#pragma unroll
+        for (unsigned j = 0; j < TILES_N; ++j)
+#pragma unroll
+          for (unsigned i = 0; i < TILES_M; ++i)
+#pragma unroll
+            for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(-minima[j][e % 2], x_sums[run][i][e], sums[i][j][e]);
+      }
+      float scales[TILES_N][2];
+      Format::scales(strip, group, mine, scales);
+#pragma unroll
+      for (unsigned j = 0; j < TILES_N; ++j)
+#pragma unroll
+        for (unsigned i = 0; i < TILES_M; ++i)
+#pragma unroll
+          for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(scales[j][e % 2], runs[run][i][j][e], sums[i][j][e]);
+    }
+  }
+}
+
+enum QuantisedRule { QUANTISED_IN, QUANTISED_OUT };
+
+// BM x BN per block, WM x WN per warp. `order` and `offsets` may be null if the rule is OUT.
+template <class Format, unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, QuantisedRule RULE, class Out>
+__device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned char *w, const unsigned *order,
+                                                   const unsigned *offsets, Out *y, unsigned num_rows, unsigned n, unsigned k,
+                                                   unsigned num_experts, unsigned top_k) {
+  constexpr unsigned WARPS_N = BN / WN, THREADS = BM / WM * WARPS_N * WARP, TILES_M = WM / 16, TILES_N = WN / 8;
+  constexpr unsigned STRIPS = BN / STRIP, PIECES = Format::SHARED_BYTES / 16;
+  static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && STRIP % WN == 0, "warps cover the block, each in one strip");
+  static_assert(Format::CODES_AT + STRIP * STEP * Format::BITS / 8 == Format::SHARED_BYTES, "codes end a strip's step");
+
+  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, plain_first = blockIdx.y * BM;
+  const bool plain = RULE == QUANTISED_OUT && order == nullptr;
+  const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
+  const unsigned first = its.first, rows = its.count;
+  if (rows == 0) return;  // all of the block alike
+  const unsigned column = blockIdx.x * BN, strips = (n + STRIP - 1) / STRIP;
+  const size_t strip_bytes = size_t(k / STEP) * Format::STEP_BYTES;
+
+  DYNAMIC_SHARED(memory);
+  unsigned char *x_tiles = memory;                            // [STAGES][BM][X_BYTES]
+  unsigned char *w_strips = memory + STAGES * BM * X_BYTES;  // [STAGES][STRIPS][SHARED_BYTES]
+
+  // A thread copies one chunk of every X_ROWS-th row of x. Where these begin, in chunks: 64 GiB are within reach.
+  constexpr unsigned X_ROWS = THREADS / CHUNKS, X_TURNS = BM / X_ROWS;
+  static_assert(X_ROWS % 8 == 0 && BM % X_ROWS == 0, "a thread's chunks lie alike in their rows, swizzled too");
+  const unsigned x_row = threadIdx.x / CHUNKS, x_chunk = threadIdx.x % CHUNKS;
+  const unsigned x_slot = swizzled_step(x_row, x_chunk);
+  unsigned x_places[X_TURNS];
+#pragma unroll
+  for (unsigned turn = 0; turn < X_TURNS; ++turn) {
+    const unsigned row = x_row + turn * X_ROWS, at = first + row;
+    if (row < rows) {
+      x_places[turn] = (RULE == QUANTISED_IN ? order[at] / top_k : at) * (k / 8) + x_chunk;
+    } else {
+      // Rows that are not there stay zero, so that mma reads nothing stray. Their sums are dropped.
+      for (unsigned stage = 0; stage < STAGES; ++stage)
+        store16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, uint4{0, 0, 0, 0});
+    }
+  }
+  // And every PIECE_THREADS-th piece of one strip. Beyond the last strip that is the last once more: its sums are dropped.
+  constexpr unsigned PIECE_THREADS = THREADS / STRIPS, PIECE_TURNS = (PIECES + PIECE_THREADS - 1) / PIECE_THREADS;
+  const unsigned w_strip = threadIdx.x / PIECE_THREADS, w_piece = threadIdx.x % PIECE_THREADS;
+  const unsigned char *weights =
+      w + (size_t(its.expert) * strips + min(column / STRIP + w_strip, strips - 1)) * strip_bytes;
+
+  const auto ask = [&](unsigned stage, unsigned step) {
+    const unsigned char *x_from = reinterpret_cast<const unsigned char *>(x) + step * X_BYTES;
+#pragma unroll
+    for (unsigned turn = 0; turn < X_TURNS; ++turn)
+      if (x_row + turn * X_ROWS < rows)
+        copy_async16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, x_from + size_t(x_places[turn]) * 16, true);
+    unsigned char *w_to = w_strips + (stage * STRIPS + w_strip) * Format::SHARED_BYTES + w_piece * 16;
+#pragma unroll
+    for (unsigned turn = 0; turn < PIECE_TURNS; ++turn) {
+      const unsigned piece = w_piece + turn * PIECE_THREADS;
+      if (piece < PIECES) copy_async16(w_to + turn * PIECE_THREADS * 16, weights + Format::piece_at(step, piece), true);
+    }
+  };
+
+  const unsigned steps = k / STEP;
+  for (unsigned stage = 0; stage + 1 < STAGES; ++stage) {
+    if (stage < steps) ask(stage, stage);
+    commit_async();
+  }
+
+  float sums[TILES_M][TILES_N][4] = {};
+  const unsigned warp_m = warp / WARPS_N * WM, warp_n = warp % WARPS_N * WN;
+  unsigned stage = 0;
+  for (unsigned step = 0; step < steps; ++step) {
+    wait_async<STAGES - 2>();
+    // Everybody's copies of this step are there, and everybody is done with the one that is overwritten next.
+    __syncthreads();
+    if (step + STAGES - 1 < steps) ask(stage == 0 ? STAGES - 1 : stage - 1, step + STAGES - 1);
+    commit_async();
+    const unsigned char *strip = w_strips + (stage * STRIPS + warp_n / STRIP) * Format::SHARED_BYTES;
+    add_step<Format>(sums, x_tiles + (stage * BM + warp_m) * X_BYTES, strip, warp_n % STRIP / 8);
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
+  }
+
+#pragma unroll
+  for (unsigned i = 0; i < TILES_M; ++i)
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
+      if (row >= rows) continue;
+      Out *to = y + size_t(RULE == QUANTISED_OUT && !plain ? order[first + row] : first + row) * n;
+#pragma unroll
+      for (unsigned j = 0; j < TILES_N; ++j) {
+        const unsigned at = column + warp_n + j * 8 + lane % 4 * 2;
+        if (at < n) store_pair(to + at, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+      }
+    }
+}
+
+#define QUANTISED_PRODUCT(name, Rule, Out, Format, threads, blocks, BM, BN, WM, WN, STAGES)                                    \
+  KERNEL __launch_bounds__(threads, blocks)                                                                                    \
+  name(const bf16 *x, const unsigned char *w, const unsigned *order, const unsigned *offsets, Out *y, unsigned num_rows,       \
+       unsigned n, unsigned k, unsigned num_experts, unsigned top_k) {                                                         \
+    multiply_quantised<Format, BM, BN, WM, WN, STAGES, Rule>(x, w, order, offsets, y, num_rows, n, k, num_experts, top_k);     \
+  }
+#define QUANTISED_TILE(tile, format, ...)                                                                                      \
+  QUANTISED_PRODUCT(experts_in_##format##_##tile, QUANTISED_IN, bf16, __VA_ARGS__)                                             \
+  QUANTISED_PRODUCT(experts_out_##format##_##tile, QUANTISED_OUT, float, __VA_ARGS__)
+
+// Of each product four: 16 rows by 32 columns, so that a single token's step has blocks for all of a GPU; 16 by 128 for
+// decoding; 64 by 128 for large batches; 128 by 128 for prompts. Then threads, blocks per SM that registers should allow,
+// BM, BN, WM, WN and STAGES: for 16 rows as many as leave an SM of an A100 room for two blocks and more.
+// Dynamic shared memory: STAGES * (BM * 256 + BN / 32 * SHARED_BYTES) bytes.
+#define QUANTISED_KERNELS(format, Format)                                                                                      \
+  QUANTISED_TILE(m16n32, format, Format, 128, 4, 16u, 32, 16, 8, Format::BITS == 4 ? 8 : 6)                                    \
+  QUANTISED_TILE(m16, format, Format, 128, 4, 16u, 128, 16, 32, Format::BITS == 4 ? 4 : 3)                                     \
+  QUANTISED_TILE(m64, format, Format, 256, 2, 64u, 128, 32, 32, 3)                                                             \
+  QUANTISED_TILE(m128, format, Format, 256, 1, 128u, 128, 64, 32, 3)

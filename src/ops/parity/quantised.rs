@@ -1,0 +1,346 @@
+//! Products with quantised weights, packed and multiplied on the emulated device, beside sums in f64 of weights decoded
+//! here from the plain blocks.
+
+use half::f16;
+use mixgate_emulate::Buffer;
+
+use super::{at, narrow_floats, narrowed, run, widened};
+use crate::ops::quantised::launch::{
+    Tile, quantised_experts_launch_with, quantised_linear_launch_with,
+};
+use crate::ops::testing::floats;
+use crate::ops::{Blocks, GroupedLinear, GroupedSizes, Packed, PackedFormat, Side};
+
+fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+    let byte = |x: f32| ((x + 1.0) * 128.0) as u8;
+    floats(seed, count).into_iter().map(byte).collect()
+}
+
+/// Random codes; scales of either sign, about as large as their number.
+fn random_blocks(format: PackedFormat, [experts, rows, columns]: [usize; 3]) -> Blocks {
+    let storage = format.storage();
+    let count = experts * rows * columns / storage.block_columns();
+    let mut bytes = random_bytes(31, count * storage.block_bytes());
+    let scales = floats(32, 2 * count);
+    let blocks = bytes.chunks_exact_mut(storage.block_bytes());
+    for (block, scales) in blocks.zip(scales.chunks_exact(2)) {
+        let half = |scale: f32| f16::from_f32(scale / 16.0).to_le_bytes();
+        block[..2].copy_from_slice(&half(scales[0]));
+        match format {
+            PackedFormat::Q4K => block[2..4].copy_from_slice(&half(scales[1])),
+            // The two codes that are no numbers.
+            PackedFormat::Fp8 => block[2..]
+                .iter_mut()
+                .filter(|code| **code & 0x7f == 0x7f)
+                .for_each(|code| *code -= 1),
+            _ => {}
+        }
+    }
+    Blocks {
+        storage,
+        experts,
+        rows,
+        columns,
+        bytes,
+    }
+}
+
+/// A weight as the difference of two numbers, of which all but q4_k have the first alone. Decoded from the words of
+/// [`crate::ops::Storage`], and for E4M3 from the definition.
+fn decoded(blocks: &Blocks) -> Vec<[f64; 2]> {
+    let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f64();
+    let e4m3 = |code: u8| {
+        let (exponent, fraction) = (i32::from(code >> 3 & 15), f64::from(code & 7));
+        let magnitude = match exponent {
+            0 => fraction / 8.0 * 2f64.powi(-6),
+            _ => (1.0 + fraction / 8.0) * 2f64.powi(exponent - 7),
+        };
+        if code & 0x80 == 0 {
+            magnitude
+        } else {
+            -magnitude
+        }
+    };
+    let width = blocks.storage.block_columns();
+    let weight = |block: &[u8], column: usize| -> [f64; 2] {
+        match PackedFormat::of(blocks.storage).unwrap() {
+            PackedFormat::W4a16 => {
+                let code = (block[2 + column / 2] >> (column % 2 * 4)) & 0xf;
+                [half(block) * (f64::from(code) - 8.0), 0.0]
+            }
+            PackedFormat::Q8_0 => [half(block) * f64::from(block[2 + column] as i8), 0.0],
+            PackedFormat::Fp8 => [half(block) * e4m3(block[2 + column]), 0.0],
+            PackedFormat::Q4K => {
+                let six = &block[4..16];
+                let group = column / 32;
+                let (scale, minimum) = match group {
+                    0..=3 => (six[group] % 64, six[4 + group] % 64),
+                    _ => (
+                        six[4 + group] % 16 + six[group - 4] / 64 * 16,
+                        six[4 + group] / 16 + six[group] / 64 * 16,
+                    ),
+                };
+                let byte = block[16 + column / 64 * 32 + column % 32];
+                let code = if column % 64 < 32 {
+                    byte % 16
+                } else {
+                    byte / 16
+                };
+                [
+                    half(block) * f64::from(scale) * f64::from(code),
+                    half(&block[2..]) * f64::from(minimum),
+                ]
+            }
+        }
+    };
+    blocks
+        .bytes
+        .chunks_exact(blocks.storage.block_bytes())
+        .flat_map(|block| (0..width).map(move |column| weight(block, column)))
+        .collect()
+}
+
+/// Asserts that `given` is the product of a row of `x` with a row of weights.
+fn assert_product(given: f32, x: &[f32], weights: &[[f64; 2]], rounded: bool, place: &str) {
+    let (mut exact, mut size) = (0.0, 0.0);
+    for (&x, [plus, minus]) in x.iter().zip(weights) {
+        exact += f64::from(x) * (plus - minus);
+        size += f64::from(x).abs() * (plus.abs() + minus.abs());
+    }
+    // f32 sums in any order, then, on side In, one rounding to bf16.
+    let rounding = if rounded { exact.abs() / 256.0 } else { 0.0 };
+    let tolerance = rounding + f64::from(f32::EPSILON) * (x.len() as f64).sqrt() * size;
+    let error = (f64::from(given) - exact).abs();
+    assert!(
+        error <= tolerance,
+        "{place}: {given}, not {exact}, by {error:e} of {tolerance:e}"
+    );
+}
+
+/// Multiplies on one side of random experts, and checks each output.
+fn check_experts(
+    format: PackedFormat,
+    tile: Tile,
+    side: Side,
+    experts_of: &[u32],
+    top_k: usize,
+    [num_experts, n, k]: [usize; 3],
+) {
+    let pairs = experts_of.len();
+    let mut order: Vec<u32> = (0..pairs as u32).collect();
+    order.sort_by_key(|&pair| experts_of[pair as usize]);
+    let offsets: Vec<u32> = (0..=num_experts as u32)
+        .map(|end| experts_of.iter().filter(|&&expert| expert < end).count() as u32)
+        .collect();
+    let rows = match side {
+        Side::In => pairs / top_k,
+        Side::Out => pairs,
+    };
+    let x = narrow_floats(33, rows * k);
+    let blocks = random_blocks(format, [num_experts, n, k]);
+    let (x_at, w_at) = (
+        narrowed(&x),
+        Buffer::new(&Packed::new(&blocks).unwrap().bytes),
+    );
+    let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
+    let (sorted, by_pair) = (
+        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<f32>::poisoned(pairs * n),
+    );
+    let tensors = GroupedLinear {
+        x: at(&x_at),
+        w: at(&w_at),
+        order: at(&order_at),
+        offsets: at(&offsets_at),
+        y: match side {
+            Side::In => at(&sorted),
+            Side::Out => at(&by_pair),
+        },
+    };
+    let sizes = GroupedSizes {
+        num_pairs: pairs as u32,
+        n: n as u32,
+        k: k as u32,
+        num_experts: num_experts as u32,
+        top_k: top_k as u32,
+    };
+    run(quantised_experts_launch_with(
+        tile, format, tensors, side, sizes,
+    ));
+
+    let given = match side {
+        Side::In => widened(&sorted.values()),
+        Side::Out => by_pair.values(),
+    };
+    let weights = decoded(&blocks);
+    for (place, &pair) in order.iter().enumerate() {
+        let (x_row, y_row) = match side {
+            Side::In => (pair as usize / top_k, place),
+            Side::Out => (place, pair as usize),
+        };
+        let expert = experts_of[pair as usize] as usize;
+        for column in 0..n {
+            assert_product(
+                given[y_row * n + column],
+                &x[x_row * k..][..k],
+                &weights[(expert * n + column) * k..][..k],
+                side == Side::In,
+                &format!("{format:?} {tile:?} {side:?}, row {y_row}, column {column}"),
+            );
+        }
+    }
+}
+
+/// `x · wᵀ` on the emulated device.
+fn multiplied(tile: Tile, format: PackedFormat, x: &[f32], blocks: &Blocks) -> Vec<f32> {
+    let (n, k) = (blocks.rows, blocks.columns);
+    let m = x.len() / k;
+    let packed = Packed::new(blocks).unwrap();
+    let (x_at, w_at) = (narrowed(x), Buffer::new(&packed.bytes));
+    let y = Buffer::<f32>::poisoned(m * n);
+    let tensors = [at(&x_at), at(&w_at), at(&y)];
+    let sizes = [m as u32, n as u32, k as u32];
+    run(quantised_linear_launch_with(tile, format, tensors, sizes));
+    y.values()
+}
+
+fn check_linear(format: PackedFormat, tile: Tile, [m, n, k]: [usize; 3]) {
+    let (x, blocks) = (narrow_floats(34, m * k), random_blocks(format, [1, n, k]));
+    let (y, weights) = (multiplied(tile, format, &x, &blocks), decoded(&blocks));
+    for (i, given) in y.into_iter().enumerate() {
+        let (row, column) = (i / n, i % n);
+        assert_product(
+            given,
+            &x[row * k..][..k],
+            &weights[column * k..][..k],
+            false,
+            &format!("{format:?} {tile:?}, row {row}, column {column}"),
+        );
+    }
+}
+
+#[test]
+fn quantised_experts_match_decoded_weights() {
+    let one = [6u32, 2];
+    let few = [3u32, 1, 3, 5, 0, 3, 7, 3];
+    let crowd = [2u32; 38];
+    let spread: Vec<u32> = (0..150).map(|i| i * i % 7 % 3).collect();
+    for format in PackedFormat::ALL {
+        for side in [Side::In, Side::Out] {
+            let check = |tile, experts: &[u32], top_k, sizes| {
+                check_experts(format, tile, side, experts, top_k, sizes);
+            };
+            // Experts that have nobody, a tail of rows, the least of columns, more of k than there are stages.
+            check(Tile::Rows16Columns32, &few, 2, [8, 8, 1280]);
+            // Everybody on one expert: three blocks of rows.
+            check(Tile::Rows16, &crowd, 2, [4, 40, 768]);
+            check(Tile::Rows64, &spread, 3, [5, 72, 256]);
+            check(Tile::Rows128, &spread, 3, [3, 40, 512]);
+        }
+        let check = |tile, experts: &[u32], top_k, sizes| {
+            check_experts(format, tile, Side::Out, experts, top_k, sizes);
+        };
+        // A single token; columns beyond a block.
+        check(Tile::Rows16Columns32, &one, 2, [8, 64, 256]);
+        check(Tile::Rows16, &few, 2, [8, 136, 256]);
+        check(Tile::Rows64, &crowd, 2, [4, 136, 1024]);
+    }
+}
+
+#[test]
+fn quantised_linear_matches_decoded_weights() {
+    for format in PackedFormat::ALL {
+        check_linear(format, Tile::Rows16Columns32, [1, 40, 256]);
+        check_linear(format, Tile::Rows16, [17, 136, 256]);
+        check_linear(format, Tile::Rows64, [65, 24, 512]);
+        check_linear(format, Tile::Rows128, [130, 8, 1024]);
+        // The longest sum there is.
+        check_linear(format, Tile::Rows16Columns32, [3, 8, 14_336]);
+        if format != PackedFormat::Q4K {
+            check_linear(format, Tile::Rows16, [2, 8, 128]);
+            check_linear(format, Tile::Rows64, [2, 16, 384]);
+        }
+    }
+}
+
+#[test]
+fn ones_on_a_diagonal_read_every_weight_back() {
+    let k = 256;
+    let mut x = vec![0.0; k * k];
+    x.iter_mut().step_by(k + 1).for_each(|x| *x = 1.0);
+    for format in PackedFormat::ALL {
+        for tile in [Tile::Rows16Columns32, Tile::Rows128] {
+            let blocks = random_blocks(format, [1, 40, k]);
+            let (y, weights) = (multiplied(tile, format, &x, &blocks), decoded(&blocks));
+            for (i, given) in y.into_iter().enumerate() {
+                let (row, column) = (i / 40, i % 40);
+                let [plus, minus] = weights[column * k + row];
+                // Products of so few digits are exact; their difference is rounded once.
+                let exact = (plus - minus) as f32;
+                assert_eq!(given, exact, "{format:?} {tile:?}, {row}, {column}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_output_has_the_same_bits_in_every_tile_and_alone() {
+    let (m, n, k) = (19, 72, 512);
+    let x = narrow_floats(35, m * k);
+    for format in PackedFormat::ALL {
+        let blocks = random_blocks(format, [1, n, k]);
+        let bits = |tile, x: &[f32]| -> Vec<u32> {
+            let y = multiplied(tile, format, x, &blocks);
+            y.into_iter().map(f32::to_bits).collect()
+        };
+        let all = bits(Tile::Rows16, &x);
+        for tile in Tile::ALL {
+            assert_eq!(bits(tile, &x), all, "{format:?} {tile:?}");
+            let last = bits(tile, &x[(m - 1) * k..]);
+            assert_eq!(last, all[(m - 1) * n..], "{format:?} {tile:?}");
+        }
+    }
+}
+
+#[test]
+fn quantised_launches_have_room_for_every_distribution_and_fit_an_a100() {
+    use crate::ops::{Address, quantised_experts_launch, quantised_linear_launch};
+    let nowhere = GroupedLinear {
+        x: Address(0),
+        w: Address(0),
+        order: Address(0),
+        offsets: Address(0),
+        y: Address(0),
+    };
+    let format = PackedFormat::W4a16;
+    // Pairs of the step, width, the kernel for them, blocks of rows.
+    for (pairs, n, kernel, rows, grid) in [
+        (2u32, 4096, "experts_out_w4a16_m16n32", 16, [128, 2, 1]),
+        (2, 28_672, "experts_out_w4a16_m16", 16, [224, 2, 1]),
+        (96, 4096, "experts_out_w4a16_m16", 16, [32, 14, 1]),
+        (256, 4096, "experts_out_w4a16_m64", 64, [32, 12, 1]),
+        (8192, 4096, "experts_out_w4a16_m128", 128, [32, 72, 1]),
+    ] {
+        let sizes = GroupedSizes {
+            num_pairs: pairs,
+            n,
+            k: 14_336,
+            num_experts: 8,
+            top_k: 2,
+        };
+        let launch = quantised_experts_launch(format, nowhere, Side::Out, sizes);
+        assert_eq!((launch.kernel, launch.grid), (kernel, grid));
+        // The worst distribution: one pair more than whole blocks on as many experts as can be.
+        let begun = pairs.min(8);
+        assert!(grid[1] >= begun + (pairs - begun) / rows);
+    }
+    let linear = |m| quantised_linear_launch(format, [Address(0); 3], [m, 6144, 4096]);
+    assert_eq!(linear(1).grid, [192, 1, 1]);
+    assert_eq!(linear(130).grid, [48, 2, 1]);
+    for format in PackedFormat::ALL {
+        for m in [1, 64, 4096] {
+            let launch = quantised_linear_launch(format, [Address(0); 3], [m, 32_000, 4096]);
+            assert!(launch.shared_bytes <= 163 << 10, "{}", launch.shared_bytes);
+        }
+    }
+}

@@ -8,7 +8,8 @@
 // Grid: x = heads, y = tiles: at most num_tokens / 64 + num_seqs, those beyond the last end at once; which sequence a tile is
 // of it finds itself. Left alone are sequences of one row, which are paged_decode's, and those whose context does not hold
 // their rows (0 for one that fills a batch). A row sees keys up to its own position, `window` of them at most; 0 for all. Keys
-// that no row of a tile sees are not read. Dynamic shared memory: 5 * 64 * head_dim bf16: queries, two tiles of keys, two of values.
+// that no row of a tile sees are not read. Dynamic shared memory: 5 * 64 * head_dim bf16: queries, two tiles of
+// keys, two of values.
 // Twin: src/ops/paged_attention.rs (other order of sums; weights of the values are rounded to bf16).  Bound: arithmetic; not
 // measured yet.
 //
@@ -61,8 +62,8 @@ __device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, const unsi
 template <unsigned D>
 __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,
                                         const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out,
-                                        unsigned num_seqs, unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window,
-                                        float scale) {
+                                        unsigned num_seqs, unsigned max_blocks, unsigned block_size, unsigned kv_heads,
+                                        unsigned window, float scale) {
   constexpr unsigned CHUNKS = D / 8, TILES_D = D / 8, TILES_K = KEYS / 8;
   const unsigned head = blockIdx.x, heads = gridDim.x, kv_head = head / (heads / kv_heads);
   // Last tiles first: they have the most keys, and would be waited for if they began at the end.

@@ -261,7 +261,9 @@ fn paged_prefill_matches_cpu() {
 
 #[test]
 fn more_sequences_than_lanes_find_their_tiles() {
-    let sequences: Vec<(usize, usize)> = (0..70).map(|i| (i % 4, 4 + i % 3)).collect();
+    // The grid has room for 42 tiles, of which 22 are used: not for one of each of the 32 that have one row.
+    let rows = |i: usize| if i < 64 { [0, 1, 1, 2][i % 4] } else { 3 };
+    let sequences: Vec<(usize, usize)> = (0..70).map(|i| (rows(i), 4 + i % 3)).collect();
     case(&sequences, [1, 1, 32], 16).attend(&seeds(70));
 }
 
@@ -296,7 +298,8 @@ fn scores_far_apart_neither_overflow_nor_vanish() {
 #[test]
 fn windows_hide_the_same_keys_from_both_and_nobody_reads_them() {
     let sequences = [(1, 300), (70, 200), (1, 40), (20, 20), (2, 130)];
-    for window in [1, 16, 63, 100, 128, u32::MAX as usize] {
+    // Of 81 keys, row 15 of the second sequence's tile does not see key 64, the first of a tile that row 0 sees whole.
+    for window in [1, 16, 63, 80, 81, 100, 128, u32::MAX as usize] {
         let mut case = case(&sequences, [4, 2, 32], 16);
         case.window = window;
         case.attend(&seeds(5));

@@ -158,6 +158,17 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
+// 2 to the power of x, to some 2^-22 of it. Where the result would be denormal it is zero, which costs no extra instructions.
+__device__ __forceinline__ float power_of_two(float x) {
+#ifdef MIXGATE_EMULATED
+  return x < -126.0f ? 0.0f : exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
 // The sum over all threads of a block of `blockDim.x` = a multiple of 32, at most 1024. `scratch`: 32 floats of shared
 // memory, free for others only after the next barrier.
 __device__ __forceinline__ float block_sum(float x, float *scratch) {

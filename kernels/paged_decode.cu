@@ -1,20 +1,22 @@
 // Attention of sequences that have one query row in this step, to their keys in the paged cache.
 //
-// paged_decode_d*_g*: every sequence's keys are cut into splits, one block each; all query heads of a key head share what is read.
+// paged_decode_d*_g*: every sequence's keys are cut into splits, one block each; all query heads of a key head share what is
+// read.
 //   q                 [num_tokens, heads, head_dim]  bf16, turned by position
 //   k_cache, v_cache  [num_blocks, block_size, kv_heads, head_dim]  bf16
 //   block_tables      [num_seqs, max_blocks]  u32     cu_seqlens_q  [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
 //   scratch           [num_seqs, heads, SPLITS, head_dim + 2]  f32, written: sums, their maximum, their weight
 //   out               [num_tokens, heads, head_dim]  bf16, written where one split has all the keys
-// Grid: x = splits (at most SPLITS), y = key heads, z = sequences. A sequence with more rows, or none of its context here, is left
-// to others. Dynamic shared memory: 4 * G * (head_dim + 2) floats. `window`: how many keys a row sees, its own the last; 0 for all.
+// Grid: x = splits (at most SPLITS), y = key heads, z = sequences. A sequence with more rows, or none of its context here, is
+// left to others. Dynamic shared memory: 4 * G * (head_dim + 2) floats. `window`: how many keys a row sees, its own the last;
+// 0 for all. Keys that the row does not see are not read.
 // Twin: src/ops/paged_attention.rs (other order of sums; bf16 in and out).  Bound: memory; not measured yet.
 //
 //   keys of a sequence   |  split 0  |  split 1  |  split 2 |
 //   a split              | rows of K and V, LANES lanes to each, 16 bytes per lane: GROUPS of them at a time, UNROLL times |
 //
-// The length of a split follows from that of the sequence alone, and so does the order of all sums: who shares the batch, or how
-// large the grid is, changes nothing.
+// The length of a split follows from that of the sequence alone, and so does the order of all sums: who shares the batch, or
+// how large the grid is, changes nothing.
 #include "device.cuh"
 
 namespace {
@@ -40,7 +42,8 @@ __device__ __forceinline__ Span span_of(unsigned rows, unsigned context, unsigne
 template <unsigned D, unsigned G>
 __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,
                                        const unsigned *cu_seqlens_q, const unsigned *context_lens, float *scratch, bf16 *out,
-                                       unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {
+                                       unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window,
+                                       float scale) {
   constexpr unsigned LANES = D / 8, GROUPS_OF_WARP = WARP / LANES, GROUPS = WARPS * GROUPS_OF_WARP;
   DYNAMIC_SHARED(memory);
   auto *sums_of = reinterpret_cast<float *>(memory);  // [WARPS][G][D]
@@ -69,21 +72,31 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
   float sums[G][8] = {}, maximum[G], weight[G] = {};
 #pragma unroll
   for (unsigned g = 0; g < G; ++g) maximum[g] = -INFINITY;
+  // Each turn a warp takes OF_WARP keys, those of its groups at `from + u * GROUPS`. Where a key lies one lane finds for all,
+  // by a division and a look into the table; a turn ahead, so that the rows need not wait for it.
+  constexpr unsigned OF_WARP = UNROLL * GROUPS_OF_WARP;
+  static_assert(OF_WARP <= WARP, "a lane finds one key at most");
+  const unsigned ahead = lane % OF_WARP / GROUPS_OF_WARP * GROUPS + warp * GROUPS_OF_WARP + lane % GROUPS_OF_WARP;
+  const auto find = [&](unsigned from) {
+    const unsigned at = from + ahead;
+    return at < end ? table[at / block_size] * block_size + at % block_size : NO_SLOT;
+  };
+  unsigned found = find(first);
   // The same number of turns for all lanes of the warp, so that they meet in the shuffles.
   for (unsigned from = first; from < end; from += UNROLL * GROUPS) {
     Bf16x8 keys[UNROLL], values[UNROLL];
 #pragma unroll
     for (unsigned u = 0; u < UNROLL; ++u) {
-      const unsigned at = from + u * GROUPS + group;
-      if (at < end) {
-        const size_t slot = size_t(table[at / block_size]) * block_size + at % block_size;
-        const size_t place = (slot * kv_heads + kv_head) * D + part;
+      const unsigned slot = __shfl_sync(ALL_LANES, found, u * GROUPS_OF_WARP + lane / LANES);
+      if (slot != NO_SLOT) {
+        const size_t place = (size_t(slot) * kv_heads + kv_head) * D + part;
         keys[u] = load8(k_cache + place);
         values[u] = load8(v_cache + place);
       } else {
         keys[u] = values[u] = {{0, 0, 0, 0}};
       }
     }
+    found = find(from + UNROLL * GROUPS);
 #pragma unroll
     for (unsigned g = 0; g < G; ++g) {
       float scores[UNROLL], best = maximum[g];
@@ -99,14 +112,14 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
         best = fmaxf(best, scores[u]);
       }
       // A group without a key so far has no maximum; its sums are zero and stay so.
-      const float kept = best == -INFINITY ? 0.0f : exp2f(maximum[g] - best);
+      const float kept = best == -INFINITY ? 0.0f : power_of_two(maximum[g] - best);
       maximum[g] = best;
       weight[g] *= kept;
 #pragma unroll
       for (unsigned i = 0; i < 8; ++i) sums[g][i] *= kept;
 #pragma unroll
       for (unsigned u = 0; u < UNROLL; ++u) {
-        const float share = scores[u] == -INFINITY ? 0.0f : exp2f(scores[u] - best);
+        const float share = scores[u] == -INFINITY ? 0.0f : power_of_two(scores[u] - best);
         float value[8];
         unpack(values[u], value);
         weight[g] += share;
@@ -122,8 +135,8 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
 #pragma unroll
     for (unsigned g = 0; g < G; ++g) {
       const float its = __shfl_xor_sync(ALL_LANES, maximum[g], bits), best = fmaxf(maximum[g], its);
-      const float kept = best == -INFINITY ? 0.0f : exp2f(maximum[g] - best);
-      const float taken = best == -INFINITY ? 0.0f : exp2f(its - best);
+      const float kept = best == -INFINITY ? 0.0f : power_of_two(maximum[g] - best);
+      const float taken = best == -INFINITY ? 0.0f : power_of_two(its - best);
       maximum[g] = best;
       weight[g] = weight[g] * kept + __shfl_xor_sync(ALL_LANES, weight[g], bits) * taken;
 #pragma unroll
@@ -152,7 +165,7 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
     for (unsigned w = 0; w < WARPS; ++w) best = fmaxf(best, maxima_of[w * G + g]);
 #pragma unroll
     for (unsigned w = 0; w < WARPS; ++w) {
-      const float share = exp2f(maxima_of[w * G + g] - best);
+      const float share = power_of_two(maxima_of[w * G + g] - best);
       all += weights_of[w * G + g] * share;
       sum += sums_of[(w * G + g) * D + i] * share;
     }
@@ -169,15 +182,18 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
   }
 }
 
+// Blocks of a multiprocessor that registers are to be enough for: as many as spill nothing. Each has 16 KiB on its way.
+constexpr unsigned blocks_for(unsigned group) { return group == 8 ? 2 : group == 4 ? 3 : group == 2 ? 4 : 6; }
+
 }  // namespace
 
-#define DECODE(D, G)                                                                                                             \
-  KERNEL __launch_bounds__(THREADS)                                                                                              \
-  paged_decode_d##D##_g##G(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,                \
-                           const unsigned *cu_seqlens_q, const unsigned *context_lens, float *scratch, bf16 *out,                \
-                           unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {          \
-    decode<D, G>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, scratch, out, max_blocks, block_size, kv_heads,  \
-                 window, scale);                                                                                                 \
+#define DECODE(D, G)                                                                                                           \
+  KERNEL __launch_bounds__(THREADS, blocks_for(G))                                                                             \
+  paged_decode_d##D##_g##G(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,              \
+                           const unsigned *cu_seqlens_q, const unsigned *context_lens, float *scratch, bf16 *out,              \
+                           unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {        \
+    decode<D, G>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, scratch, out, max_blocks, block_size, kv_heads,\
+                 window, scale);                                                                                               \
   }
 
 DECODE(32, 1)
@@ -221,7 +237,7 @@ combine_splits(const float *scratch, const unsigned *cu_seqlens_q, const unsigne
     best = fmaxf(best, from[split * (head_dim + 2) + head_dim]);
   for (unsigned split = span.first_split; split < span.end_split; ++split) {
     const float *its = from + split * (head_dim + 2);
-    const float share = exp2f(its[head_dim] - best);
+    const float share = power_of_two(its[head_dim] - best);
     all += its[head_dim + 1] * share;
     sum += its[i] * share;
   }

@@ -1,18 +1,22 @@
 // Attention of sequences that have several query rows in this step, on tensor cores.
 //
-// paged_prefill_d*: tiles of 64 rows of one head of one sequence; the keys that they see, 64 at a time, through the block table.
+// paged_prefill_d*: tiles of 64 rows of one head of one sequence; the keys that they see, 64 at a time, through the table.
 //   q                 [num_tokens, heads, head_dim]  bf16, turned by position
 //   k_cache, v_cache  [num_blocks, block_size, kv_heads, head_dim]  bf16, this step's keys included
 //   block_tables      [num_seqs, max_blocks]  u32     cu_seqlens_q  [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
 //   out               [num_tokens, heads, head_dim]  bf16, written
-// Grid: x = heads, y = tiles: at most num_tokens / 64 + num_seqs, those beyond the last end at once; which sequence a tile is of it
-// finds itself. Sequences of one row are left to paged_decode. A row sees keys up to its own position, `window` of them at most;
-// 0 for all. Dynamic shared memory: 5 * 64 * head_dim bf16: the queries, two tiles of keys, two of values.
-// Twin: src/ops/paged_attention.rs (other order of sums; weights of the values are rounded to bf16).  Bound: arithmetic; not measured yet.
+// Grid: x = heads, y = tiles: at most num_tokens / 64 + num_seqs, those beyond the last end at once; which sequence a tile is
+// of it finds itself. Left alone are sequences of one row, which are paged_decode's, and those whose context does not hold
+// their rows (0 for one that fills a batch). A row sees keys up to its own position, `window` of them at most; 0 for all. Keys
+// that no row of a tile sees are not read. Dynamic shared memory: 5 * 64 * head_dim bf16: queries, two tiles of
+// keys, two of values.
+// Twin: src/ops/paged_attention.rs (other order of sums; weights of the values are rounded to bf16).  Bound: arithmetic; not
+// measured yet.
 //
 // Four warps, 16 rows each. Scores stay in registers: the accumulator of q * k^T is the fragment that p * v takes.
-// Tiles of keys begin at multiples of 64 of the position, and what a row does not see adds exact zeros: how a prompt is cut into
-// steps, or who shares them, changes nothing.
+// Tiles of keys begin at multiples of 64 of the position, and what a row does not see adds exact zeros: how a prompt is cut
+// into chunks of two rows or more, or who shares the step, changes nothing. A chunk of one row differs by the rounding of the
+// weights.
 #include "device.cuh"
 
 namespace {
@@ -30,13 +34,14 @@ struct Tile {
   unsigned sequence, row;
 };
 
-__device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, unsigned num_seqs, unsigned tile) {
+__device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, const unsigned *context_lens,
+                                        unsigned num_seqs, unsigned tile) {
   const unsigned lane = threadIdx.x % WARP;
   unsigned before = 0;
   for (unsigned first = 0; first < num_seqs; first += WARP) {
     const unsigned sequence = first + lane;
     const unsigned rows = sequence < num_seqs ? cu_seqlens_q[sequence + 1] - cu_seqlens_q[sequence] : 0;
-    const unsigned own = rows > 1 ? (rows + ROWS - 1) / ROWS : 0;
+    const unsigned own = rows > 1 && context_lens[sequence] >= rows ? (rows + ROWS - 1) / ROWS : 0;
     unsigned until = own;
 #pragma unroll
     for (unsigned delta = 1; delta < WARP; delta *= 2) {
@@ -56,18 +61,20 @@ __device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, unsigned n
 
 template <unsigned D>
 __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,
-                                        const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out, unsigned num_seqs,
-                                        unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {
+                                        const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out,
+                                        unsigned num_seqs, unsigned max_blocks, unsigned block_size, unsigned kv_heads,
+                                        unsigned window, float scale) {
   constexpr unsigned CHUNKS = D / 8, TILES_D = D / 8, TILES_K = KEYS / 8;
   const unsigned head = blockIdx.x, heads = gridDim.x, kv_head = head / (heads / kv_heads);
-  const Tile tile = tile_of(cu_seqlens_q, num_seqs, blockIdx.y);
+  // Last tiles first: they have the most keys, and would be waited for if they began at the end.
+  const Tile tile = tile_of(cu_seqlens_q, context_lens, num_seqs, gridDim.y - 1 - blockIdx.y);
   if (tile.sequence == num_seqs) return;  // all of the block alike
   const unsigned token = cu_seqlens_q[tile.sequence] + tile.row;
   const unsigned rows_left = cu_seqlens_q[tile.sequence + 1] - token, rows = min(ROWS, rows_left);
   // Position of the tile's first row, and the keys that some row of it sees.
   const unsigned position = context_lens[tile.sequence] - rows_left;
   const unsigned end = position + rows;
-  const unsigned begin = window != 0 && position + 1 > window ? (position + 1 - window) / KEYS * KEYS : 0;
+  const unsigned first = window != 0 && position + 1 > window ? position + 1 - window : 0, begin = first / KEYS * KEYS;
   const unsigned *table = block_tables + size_t(tile.sequence) * max_blocks;
 
   DYNAMIC_SHARED(memory);
@@ -75,25 +82,31 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   bf16 *keys = queries + ROWS * D;                    // [2][KEYS][D]
   bf16 *values = keys + 2 * KEYS * D;                 // [2][KEYS][D]
 
+  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   for (unsigned item = threadIdx.x; item < ROWS * CHUNKS; item += THREADS) {
     const unsigned row = item / CHUNKS, chunk = item % CHUNKS;
     const bool valid = row < rows;
-    copy_async16(queries + swizzled<D>(row, chunk), q + (size_t(token + (valid ? row : 0)) * heads + head) * D + chunk * 8, valid);
+    const size_t place = (size_t(token + (valid ? row : 0)) * heads + head) * D + chunk * 8;
+    copy_async16(queries + swizzled<D>(row, chunk), q + place, valid);
   }
+  // Each warp copies the rows of 16 keys. Where a key lies one lane finds, by a division and a look into the table, for all.
   const auto ask = [&](unsigned stage, unsigned from) {
-    for (unsigned item = threadIdx.x; item < KEYS * CHUNKS; item += THREADS) {
-      const unsigned row = item / CHUNKS, chunk = item % CHUNKS, at = from + row;
-      const bool valid = at < end;
-      const size_t slot = valid ? size_t(table[at / block_size]) * block_size + at % block_size : 0;
-      const size_t place = (slot * kv_heads + kv_head) * D + chunk * 8;
-      copy_async16(keys + stage * KEYS * D + swizzled<D>(row, chunk), k_cache + place, valid);
-      copy_async16(values + stage * KEYS * D + swizzled<D>(row, chunk), v_cache + place, valid);
+    const unsigned at = from + warp * 16 + lane % 16;
+    const unsigned found = at >= first && at < end ? table[at / block_size] * block_size + at % block_size : NO_SLOT;
+#pragma unroll
+    for (unsigned turn = 0; turn < 16 * CHUNKS / WARP; ++turn) {
+      const unsigned item = turn * WARP + lane, row = item / CHUNKS, chunk = item % CHUNKS;
+      const unsigned slot = __shfl_sync(ALL_LANES, found, row);
+      const bool valid = slot != NO_SLOT;
+      const size_t place = (size_t(valid ? slot : 0) * kv_heads + kv_head) * D + chunk * 8;
+      const unsigned to = stage * KEYS * D + swizzled<D>(warp * 16 + row, chunk);
+      copy_async16(keys + to, k_cache + place, valid);
+      copy_async16(values + to, v_cache + place, valid);
     }
   };
   ask(0, begin);
   commit_async();
 
-  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   // This lane's rows of the tile are `own` and own + 8.
   const unsigned own = warp * 16 + lane / 4;
   float sums[TILES_D][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, weight[2] = {};
@@ -120,31 +133,35 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
       }
     }
 
-#pragma unroll
-    for (unsigned half = 0; half < 2; ++half) {
-      const unsigned at = position + own + 8 * half;  // this row's position
-      float best = maximum[half];
+    // Only a tile at the edge of what some row of this warp sees has to be masked.
+    const unsigned top = position + warp * 16, bottom = top + 15;
+    const bool whole = from + KEYS - 1 <= top && (window == 0 || bottom - from < window);
+    if (!whole) {
 #pragma unroll
       for (unsigned j = 0; j < TILES_K; ++j)
 #pragma unroll
-        for (unsigned c = 2 * half; c < 2 * half + 2; ++c) {
-          const unsigned key = from + j * 8 + lane % 4 * 2 + c % 2;
-          const bool seen = key <= at && (window == 0 || key + window > at);
-          scores[j][c] = seen ? scores[j][c] * scale : -INFINITY;
-          best = fmaxf(best, scores[j][c]);
+        for (unsigned c = 0; c < 4; ++c) {
+          const unsigned key = from + j * 8 + lane % 4 * 2 + c % 2, at = position + own + c / 2 * 8;
+          if (key > at || (window != 0 && at - key >= window)) scores[j][c] = -INFINITY;
         }
+    }
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      float best = maximum[half];
+#pragma unroll
+      for (unsigned j = 0; j < TILES_K; ++j) best = fmaxf(best, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
       // Four lanes share a row.
       best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 1));
       best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 2));
       // A row that sees no key yet has no maximum; anything finite will do.
-      const float base = best == -INFINITY ? 0.0f : best, kept = exp2f(maximum[half] - base);
+      const float base = best == -INFINITY ? 0.0f : best * scale, kept = power_of_two(fmaf(maximum[half], scale, -base));
       maximum[half] = best;
       weight[half] *= kept;
 #pragma unroll
       for (unsigned j = 0; j < TILES_K; ++j)
 #pragma unroll
         for (unsigned c = 2 * half; c < 2 * half + 2; ++c) {
-          scores[j][c] = exp2f(scores[j][c] - base);
+          scores[j][c] = power_of_two(fmaf(scores[j][c], scale, -base));
           weight[half] += scores[j][c];
         }
 #pragma unroll
@@ -157,7 +174,8 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
 #pragma unroll
     for (unsigned step = 0; step < KEYS / 16; ++step) {
       const float(&low)[4] = scores[2 * step], (&high)[4] = scores[2 * step + 1];
-      const unsigned a[4] = {pack_two(low[0], low[1]), pack_two(low[2], low[3]), pack_two(high[0], high[1]), pack_two(high[2], high[3])};
+      const unsigned a[4] = {pack_two(low[0], low[1]), pack_two(low[2], low[3]), pack_two(high[0], high[1]),
+                             pack_two(high[2], high[3])};
 #pragma unroll
       for (unsigned j = 0; j < TILES_D; j += 2) {
         unsigned b[4];
@@ -178,19 +196,20 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
     if (row >= rows) continue;
     bf16 *to = out + (size_t(token + row) * heads + head) * D + lane % 4 * 2;
 #pragma unroll
-    for (unsigned j = 0; j < TILES_D; ++j) store_word(to + j * 8, pack_two(sums[j][2 * half] / all, sums[j][2 * half + 1] / all));
+    for (unsigned j = 0; j < TILES_D; ++j)
+      store_word(to + j * 8, pack_two(sums[j][2 * half] / all, sums[j][2 * half + 1] / all));
   }
 }
 
 }  // namespace
 
-#define PREFILL(D)                                                                                                               \
-  KERNEL __launch_bounds__(THREADS)                                                                                              \
-  paged_prefill_d##D(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,                      \
-                     const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out, unsigned num_seqs,                   \
-                     unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {                \
-    prefill<D>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, out, num_seqs, max_blocks, block_size, kv_heads,   \
-               window, scale);                                                                                                   \
+#define PREFILL(D)                                                                                                             \
+  KERNEL __launch_bounds__(THREADS)                                                                                            \
+  paged_prefill_d##D(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,                    \
+                     const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out, unsigned num_seqs,                 \
+                     unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {              \
+    prefill<D>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, out, num_seqs, max_blocks, block_size, kv_heads, \
+               window, scale);                                                                                                 \
   }
 
 PREFILL(32)

@@ -15,7 +15,8 @@ pub struct PagedAttention {
     pub block_tables: Address,
     /// `[num_seqs + 1]`, u32: where each sequence's rows begin
     pub cu_seqlens_q: Address,
-    /// `[num_seqs]`, u32: keys of each sequence, this step's included; 0 for one that only fills a batch
+    /// `[num_seqs]`, u32: keys of each sequence, this step's included; 0 for one that only fills a batch. One whose context
+    /// does not hold its rows is skipped
     pub context_lens: Address,
     /// [`attention_scratch_bytes`] of them, written
     pub scratch: Address,

@@ -2,12 +2,14 @@
 
 use mixgate_emulate::Buffer;
 
-use super::{at, narrow_floats, narrowed, run, widened};
+use super::{at, bits, narrow_floats, narrowed, run, widened};
 use crate::ops::{
     AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
 };
 
-/// Sequences as (rows of this step, keys with them), on a cache whose other slots nobody has written.
+/// Sequences as (rows of this step, keys with them). What no row sees nobody has written: slots past a sequence's end,
+/// keys before every window. Table entries of blocks without a key that is seen point outside of the cache.
+#[derive(Clone)]
 struct Case {
     sequences: Vec<(usize, usize)>,
     heads: usize,
@@ -15,193 +17,195 @@ struct Case {
     head_dim: usize,
     block_size: usize,
     window: usize,
+    /// Queries are this many times as long: the larger, the fewer keys have the weight.
+    sharpness: f32,
+    /// The grids are for this many times the tokens and the context.
+    room: usize,
 }
 
 impl Case {
-    /// Output rows, `[num_tokens][heads * head_dim]`, and what f64 makes of the same inputs. Each sequence's numbers
-    /// follow from `seeds`, whoever else is there.
-    fn attend(&self, seeds: &[u64]) -> Vec<Vec<f32>> {
-        let Self {
-            heads,
-            kv_heads,
-            head_dim: dim,
-            block_size,
-            ..
-        } = *self;
-        let max_blocks = self
-            .sequences
-            .iter()
-            .map(|&(_, keys)| keys.div_ceil(block_size))
-            .max()
-            .unwrap()
-            + 1;
-        let num_blocks = self.sequences.len() * max_blocks;
-        let row = kv_heads * dim;
-        let (k_cache, v_cache) = (
-            Buffer::<u16>::poisoned(num_blocks * block_size * row),
-            Buffer::<u16>::poisoned(num_blocks * block_size * row),
-        );
-        let mut tables = vec![u32::MAX; self.sequences.len() * max_blocks];
+    /// Output rows, `[num_tokens][heads * head_dim]`, each compared with what f64 makes of the same inputs. A sequence's
+    /// numbers follow from its seed, whoever else is there.
+    fn attend(&self, seeds: &[u64]) -> Vec<Vec<u16>> {
+        let inputs: Vec<Inputs> = (self.sequences.iter().zip(seeds))
+            .map(|(&sequence, &seed)| self.inputs(sequence, seed))
+            .collect();
+        self.attend_to(&inputs)
+    }
+
+    fn inputs(&self, (rows, keys): (usize, usize), seed: u64) -> Inputs {
+        let (width, row) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        // A query follows from its position, so that chunks of a prompt agree.
+        let drawn = narrow_floats(seed + 2, keys.max(rows) * width);
+        let queries = &drawn[(keys.max(rows) - rows) * width..];
+        Inputs {
+            q: queries.iter().map(|x| x * self.sharpness).collect(),
+            k: narrow_floats(seed, keys * row),
+            v: narrow_floats(seed + 1, keys * row),
+        }
+    }
+
+    /// The first key that a row at this position sees.
+    fn first_seen(&self, position: usize) -> usize {
+        match self.window {
+            0 => 0,
+            window => (position + 1).saturating_sub(window),
+        }
+    }
+
+    fn attend_to(&self, inputs: &[Inputs]) -> Vec<Vec<u16>> {
+        let (block_size, num_seqs) = (self.block_size, self.sequences.len());
+        let (width, row) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let longest = self.sequences.iter().map(|&(_, keys)| keys).max().unwrap();
+        let max_blocks = longest.div_ceil(block_size) + 1;
+        let cache = || Buffer::<u16>::poisoned(num_seqs * max_blocks * block_size * row);
+        let (k_cache, v_cache) = (cache(), cache());
+        let mut tables = vec![u32::MAX; num_seqs * max_blocks];
         let (mut q, mut starts) = (Vec::new(), vec![0u32]);
-        let mut expected = Vec::new();
-        for (index, (&(rows, keys), &seed)) in self.sequences.iter().zip(seeds).enumerate() {
-            let (k, v) = (
-                narrow_floats(seed, keys * row),
-                narrow_floats(seed + 1, keys * row),
-            );
+        for (index, (&(rows, keys), given)) in self.sequences.iter().zip(inputs).enumerate() {
             // Blocks lie scattered: the last of the table first, sequences between each other.
-            for block in 0..keys.div_ceil(block_size) {
-                let place = (max_blocks - 1 - block) * self.sequences.len() + index;
-                tables[index * max_blocks + block] = place as u32;
-                let from = block * block_size * row;
-                let to = (from + block_size * row).min(keys * row);
-                k_cache.write(place * block_size * row, &bits(&k[from..to]));
-                v_cache.write(place * block_size * row, &bits(&v[from..to]));
+            let place = |block: usize| (max_blocks - 1 - block) * num_seqs + index;
+            for key in self.first_seen(keys.saturating_sub(rows))..keys {
+                let (block, offset) = (key / block_size, key % block_size);
+                tables[index * max_blocks + block] = place(block) as u32;
+                let to = (place(block) * block_size + offset) * row;
+                k_cache.write(to, &bits(&given.k[key * row..][..row]));
+                v_cache.write(to, &bits(&given.v[key * row..][..row]));
             }
-            // A query follows from its position, so that chunks of a prompt agree.
-            let drawn = narrow_floats(seed + 2, keys.max(rows) * heads * dim);
-            let queries = &drawn[(keys.max(rows) - rows) * heads * dim..];
-            for i in 0..rows {
-                let position = keys - rows + i;
-                let first = if self.window == 0 {
-                    0
-                } else {
-                    (position + 1).saturating_sub(self.window)
-                };
-                let row = (0..heads).flat_map(|head| {
-                    let query = &queries[(i * heads + head) * dim..][..dim];
-                    exact(
-                        query,
-                        &k,
-                        &v,
-                        [first, position + 1],
-                        head / (heads / kv_heads),
-                        kv_heads,
-                    )
-                });
-                expected.push(row.collect::<Vec<f64>>());
-            }
-            q.extend(queries);
+            q.extend_from_slice(&given.q);
             starts.push(starts[index] + rows as u32);
         }
-        let num_tokens = starts[self.sequences.len()] as usize;
-        let lens: Vec<u32> = self
-            .sequences
-            .iter()
+        let lens: Vec<u32> = (self.sequences.iter())
             .map(|&(_, keys)| keys as u32)
             .collect();
-        let (q, tables, starts, lens) = (
-            narrowed(&q),
-            Buffer::new(&tables),
-            Buffer::new(&starts),
-            Buffer::new(&lens),
-        );
-        let out = Buffer::<u16>::poisoned(num_tokens * heads * dim);
-        let scratch = attention_scratch_bytes(heads as u32, dim as u32, self.sequences.len());
-        let scratch = Buffer::<u8>::poisoned(scratch);
+        let (q, tables) = (narrowed(&q), Buffer::new(&tables));
+        let (cu_seqlens_q, lens) = (Buffer::new(&starts), Buffer::new(&lens));
+        let num_tokens = starts[num_seqs] as usize;
+        let out = Buffer::<u16>::poisoned(num_tokens * width);
+        let untouched = out.raw_values();
+        let (heads, head_dim) = (self.heads as u32, self.head_dim as u32);
+        let scratch = Buffer::<u8>::poisoned(attention_scratch_bytes(heads, head_dim, num_seqs));
         let tensors = PagedAttention {
             q: at(&q),
             k_cache: at(&k_cache),
             v_cache: at(&v_cache),
             block_tables: at(&tables),
-            cu_seqlens_q: at(&starts),
+            cu_seqlens_q: at(&cu_seqlens_q),
             context_lens: at(&lens),
             scratch: at(&scratch),
             out: at(&out),
         };
+        let most_rows = self.sequences.iter().map(|&(rows, _)| rows).max().unwrap();
         let sizes = AttentionSizes {
-            num_tokens: num_tokens as u32,
-            num_seqs: self.sequences.len() as u32,
-            max_rows: self
-                .sequences
-                .iter()
-                .map(|&(rows, _)| rows as u32)
-                .max()
-                .unwrap(),
-            max_context: (max_blocks * block_size) as u32,
+            num_tokens: (self.room * num_tokens) as u32,
+            num_seqs: num_seqs as u32,
+            max_rows: most_rows as u32,
+            max_context: (self.room * max_blocks * block_size) as u32,
             max_blocks: max_blocks as u32,
             block_size: block_size as u32,
             window: self.window as u32,
-            heads: heads as u32,
-            kv_heads: kv_heads as u32,
-            head_dim: dim as u32,
+            heads,
+            kv_heads: self.kv_heads as u32,
+            head_dim,
         };
         paged_attention_launches(tensors, sizes)
             .into_iter()
             .for_each(run);
 
-        // Rows of sequences without keys are left as they were.
-        let given = widened(&out.raw_values());
+        let given: Vec<Vec<u16>> = out
+            .raw_values()
+            .chunks(width)
+            .map(<[u16]>::to_vec)
+            .collect();
         let mut token = 0;
-        let mut checked = Vec::new();
-        for &(rows, keys) in &self.sequences {
-            for _ in 0..rows {
-                let row = &given[token * heads * dim..][..heads * dim];
-                if keys > 0 {
-                    check(row, &expected[token], rows);
+        for (&(rows, keys), inputs) in self.sequences.iter().zip(inputs) {
+            for i in 0..rows {
+                if keys == 0 {
+                    assert_eq!(
+                        given[token],
+                        untouched[token * width..][..width],
+                        "row {token} is filling, and was written"
+                    );
+                } else {
+                    self.check(&widened(&given[token]), inputs, [i, rows, keys]);
                 }
-                checked.push(row.to_vec());
                 token += 1;
             }
         }
-        checked
+        given
+    }
+
+    /// Compares row `i` of a sequence's `rows` with a softmax over all visible scores at once, in f64.
+    fn check(&self, given: &[f32], inputs: &Inputs, [i, rows, keys]: [usize; 3]) {
+        let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
+        let position = keys - rows + i;
+        let seen = self.first_seen(position)..position + 1;
+        for head in 0..self.heads {
+            let query = &inputs.q[(i * self.heads + head) * dim..][..dim];
+            let place = |key: usize| (key * self.kv_heads + head / group) * dim;
+            // Of each score also the sum without signs, which bounds what f32 loses of it.
+            let mut reach = 0f64;
+            let scores: Vec<f64> = (seen.clone())
+                .map(|key| {
+                    let (mut dot, mut size) = (0.0, 0.0);
+                    for (&q, &k) in query.iter().zip(&inputs.k[place(key)..]) {
+                        let product = q as f64 * k as f64;
+                        dot += product;
+                        size += product.abs();
+                    }
+                    reach = reach.max(size / (dim as f64).sqrt());
+                    dot / (dim as f64).sqrt()
+                })
+                .collect();
+            let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - best).exp()).collect();
+            let all: f64 = weights.iter().sum();
+            for d in 0..dim {
+                let (mut sum, mut size, mut squares) = (0.0, 0.0, 0.0);
+                for (key, weight) in seen.clone().zip(&weights) {
+                    let part = weight / all * inputs.v[place(key) + d] as f64;
+                    sum += part;
+                    size += part.abs();
+                    squares += part * part;
+                }
+                let tolerance = tolerance(
+                    [sum, size, squares],
+                    [dim as f64, seen.len() as f64, reach],
+                    rows > 1,
+                );
+                let given = given[head * dim + d] as f64;
+                assert!(
+                    (given - sum).abs() <= tolerance,
+                    "row {i} of {rows}, {keys} keys, head {head}, element {d}: {given}, not {sum} to within {tolerance}"
+                );
+            }
+        }
     }
 }
 
-/// Values lie in −1..1. The result is rounded to bf16, 2⁻⁸ of it; on tensor cores so are the weights of the values, 2⁻⁸
-/// of a mean of values below 1. Scores are sums in f32 of some units: 2⁻²⁰ for exponents.
-fn check(given: &[f32], exact: &[f64], rows: usize) {
-    let unit = 1.0 / 256.0;
-    for (i, (&given, &exact)) in given.iter().zip(exact).enumerate() {
-        let weights = if rows > 1 { unit } else { 0.0 };
-        let tolerance = exact.abs() * unit + weights + 1e-5;
-        assert!(
-            (given as f64 - exact).abs() <= tolerance,
-            "{i}: {given}, not {exact}"
-        );
-    }
+/// What `[sum, sum of sizes, sum of squares]` of `keys` weighted values may be off by.
+///
+/// - The result is rounded to bf16: 2⁻⁸ of it.
+/// - On tensor cores each weight is: 2⁻⁸ of each part, as it happens up or down. That spreads by 2⁻⁸ / √3 × √squares at
+///   most; five times that is taken, and never more than all of them the same way.
+/// - f32 loses √dim units in the last place of `reach` of a score, which is an exponent, so of each weight the same share;
+///   √keys in either sum; 4 in a power of two, which is good to 2⁻²².
+fn tolerance(
+    [sum, size, squares]: [f64; 3],
+    [dim, keys, reach]: [f64; 3],
+    rounded_weights: bool,
+) -> f64 {
+    let (narrow, single) = (2f64.powi(-8), 2f64.powi(-23));
+    let weights = (5.0 / 3f64.sqrt() * squares.sqrt()).min(size) * narrow;
+    let sums = 2.0 * size * single * (dim.sqrt() * reach + keys.sqrt() + 4.0);
+    sum.abs() * narrow + sums + if rounded_weights { weights } else { 0.0 }
 }
 
-/// One head's attention over `keys`, in f64.
-fn exact(
-    query: &[f32],
-    k: &[f32],
-    v: &[f32],
-    [first, end]: [usize; 2],
-    kv_head: usize,
-    kv_heads: usize,
-) -> Vec<f64> {
-    let dim = query.len();
-    let at = |key: usize| (key * kv_heads + kv_head) * dim;
-    let scores: Vec<f64> = (first..end)
-        .map(|key| {
-            let dot: f64 = query
-                .iter()
-                .zip(&k[at(key)..])
-                .map(|(&q, &k)| q as f64 * k as f64)
-                .sum();
-            dot / (dim as f64).sqrt()
-        })
-        .collect();
-    let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = scores.iter().map(|score| (score - best).exp()).collect();
-    let all: f64 = weights.iter().sum();
-    (0..dim)
-        .map(|i| {
-            let sum: f64 = (first..end)
-                .zip(&weights)
-                .map(|(key, weight)| weight * v[at(key) + i] as f64)
-                .sum();
-            sum / all
-        })
-        .collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u16> {
-    values
-        .iter()
-        .map(|&x| half::bf16::from_f32(x).to_bits())
-        .collect()
+/// One sequence's numbers: queries of this step, keys and values of all positions.
+struct Inputs {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
 }
 
 fn case(
@@ -216,6 +220,8 @@ fn case(
         head_dim,
         block_size,
         window: 0,
+        sharpness: 1.0,
+        room: 1,
     }
 }
 
@@ -229,21 +235,12 @@ fn paged_decode_matches_cpu() {
     let lens = [1, 15, 16, 17, 128, 129, 300];
     let sequences: Vec<(usize, usize)> = lens.map(|len| (1, len)).to_vec();
     case(&sequences, [4, 1, 128], 16).attend(&seeds(lens.len()));
-    for (group, dim) in [
-        (1, 64),
-        (2, 64),
-        (4, 64),
-        (8, 64),
-        (1, 32),
-        (2, 32),
-        (8, 32),
-        (2, 128),
-    ] {
-        case(&[(1, 37), (1, 130)], [2 * group, 2, dim], 1).attend(&seeds(2));
+    for dim in [32, 64, 128] {
+        for group in [1, 2, 4, 8] {
+            case(&[(1, 37), (1, 130)], [2 * group, 2, dim], 1).attend(&seeds(2));
+        }
     }
-    case(&[(1, 70)], [1, 1, 128], 32).attend(&seeds(1));
-    case(&[(1, 70)], [8, 1, 128], 32).attend(&seeds(1));
-    case(&[(1, 70)], [4, 1, 32], 32).attend(&seeds(1));
+    case(&[(1, 70)], [2, 1, 64], 24).attend(&seeds(1));
 }
 
 #[test]
@@ -259,39 +256,97 @@ fn paged_prefill_matches_cpu() {
     case(&sequences, [2, 1, 64], 16).attend(&seeds(6));
     case(&[(40, 75)], [2, 2, 128], 32).attend(&seeds(1));
     case(&[(19, 19), (7, 90)], [8, 1, 32], 1).attend(&seeds(2));
+    case(&[(9, 70)], [4, 1, 128], 24).attend(&seeds(1));
 }
 
 #[test]
-fn windows_hide_the_same_keys_from_both() {
-    for window in [1, 16, 63, 100] {
-        let mut case = case(&[(1, 300), (70, 200), (1, 40), (20, 20)], [4, 2, 32], 16);
-        case.window = window;
-        case.attend(&seeds(4));
+fn more_sequences_than_lanes_find_their_tiles() {
+    // The grid has room for 42 tiles, of which 22 are used: not for one of each of the 32 that have one row.
+    let rows = |i: usize| if i < 64 { [0, 1, 1, 2][i % 4] } else { 3 };
+    let sequences: Vec<(usize, usize)> = (0..70).map(|i| (rows(i), 4 + i % 3)).collect();
+    case(&sequences, [1, 1, 32], 16).attend(&seeds(70));
+}
+
+#[test]
+fn few_keys_with_all_the_weight_come_out_as_well() {
+    let mut case = case(&[(1, 200), (33, 140)], [4, 2, 64], 16);
+    for sharpness in [8.0, 64.0] {
+        case.sharpness = sharpness;
+        case.attend(&seeds(2));
     }
 }
 
 #[test]
-fn a_sequence_gets_the_same_bits_alone_and_among_others_and_fillers_get_nothing() {
-    let shape = [4, 2, 64];
-    let (mixed, marks) = (
-        [(1, 200), (33, 80), (1, 0), (1, 5), (70, 70), (1, 0)],
-        seeds(6),
-    );
-    let together = case(&mixed, shape, 16).attend(&marks);
-    let mut token = 0;
-    for (sequence, mark) in mixed.into_iter().zip(marks) {
-        if sequence.1 > 0 {
-            let alone = case(&[sequence], shape, 16).attend(&[mark]);
-            assert_eq!(alone, together[token..token + sequence.0]);
+fn scores_far_apart_neither_overflow_nor_vanish() {
+    let case = case(&[(1, 300), (3, 150)], [1, 1, 32], 16);
+    let inputs: Vec<Inputs> = (case.sequences.iter().zip([(5, 201), (6, 80)]))
+        .map(|(&sequence, (seed, needle))| {
+            let mut inputs = case.inputs(sequence, seed);
+            inputs.q.fill(1024.0);
+            inputs.k.fill(-1024.0);
+            inputs.k[needle * 32..][..32].fill(1024.0);
+            inputs
+        })
+        .collect();
+    let out = case.attend_to(&inputs);
+    assert_eq!(out[0], bits(&inputs[0].v[201 * 32..][..32]));
+    for row in &out[1..] {
+        assert_eq!(*row, bits(&inputs[1].v[80 * 32..][..32]));
+    }
+}
+
+#[test]
+fn windows_hide_the_same_keys_from_both_and_nobody_reads_them() {
+    let sequences = [(1, 300), (70, 200), (1, 40), (20, 20), (2, 130)];
+    // Of 81 keys, row 15 of the second sequence's tile does not see key 64, the first of a tile that row 0 sees whole.
+    for window in [1, 16, 63, 80, 81, 100, 128, u32::MAX as usize] {
+        let mut case = case(&sequences, [4, 2, 32], 16);
+        case.window = window;
+        case.attend(&seeds(5));
+    }
+}
+
+#[test]
+fn a_sequence_gets_the_same_bits_alone_among_others_and_with_room_and_fillers_get_nothing() {
+    let mixed = [
+        (1, 200),
+        (33, 80),
+        (1, 0),
+        (0, 0),
+        (1, 5),
+        (70, 70),
+        (66, 0),
+        (1, 0),
+        (3, 129),
+    ];
+    for window in [0, 90] {
+        let mut all = case(&mixed, [4, 2, 64], 16);
+        all.window = window;
+        let marks = seeds(mixed.len());
+        let together = all.attend(&marks);
+        let mut token = 0;
+        for (&sequence, mark) in mixed.iter().zip(marks) {
+            if sequence.1 > 0 {
+                let mut alone = case(&[sequence], [4, 2, 64], 16);
+                alone.window = window;
+                assert_eq!(alone.attend(&[mark]), together[token..token + sequence.0]);
+                alone.room = 40;
+                assert_eq!(alone.attend(&[mark]), together[token..token + sequence.0]);
+            }
+            token += sequence.0;
         }
-        token += sequence.0;
     }
 }
 
 #[test]
 fn rows_of_a_prompt_get_the_same_bits_in_chunks() {
-    // The last 20 rows of 90: as a chunk of their own, and as the end of one of 77.
-    let long = case(&[(77, 90)], [2, 1, 64], 16).attend(&[5]);
-    let short = case(&[(20, 90)], [2, 1, 64], 16).attend(&[5]);
-    assert_eq!(short, long[57..]);
+    // The last 20 rows of 190: as a chunk of their own, and as the end of one of 77.
+    for window in [0, 50] {
+        let [long, short] = [77, 20].map(|rows| {
+            let mut case = case(&[(rows, 190)], [2, 1, 64], 16);
+            case.window = window;
+            case.attend(&[5])
+        });
+        assert_eq!(short, long[57..]);
+    }
 }

@@ -272,7 +272,8 @@ void judge(std::uintptr_t at, unsigned bytes, bool write, bool atomic, bool chec
   for (unsigned i = 0; i < bytes; ++i) {
     Shadow &byte = shadow[i];
     const bool here = byte.written_in == m.block_serial;
-    if (byte.in_flight && (here || !shared))
+    if (!here && shared) byte.in_flight = false;  // of a block before, which a fault ended
+    if (byte.in_flight)
       fail("%s %u bytes at %zu of %s, where a cp.async has not been waited for", write ? "writes" : "reads", bytes, offset, place);
     if (!write || atomic) {
       if (shared ? !here : !byte.initialised)

@@ -23,6 +23,13 @@ impl std::fmt::Debug for EmulatedMemory {
     }
 }
 
+impl EmulatedMemory {
+    /// Fails if there is a byte that nobody has written.
+    pub fn assert_written(&self) {
+        self.0.values();
+    }
+}
+
 impl Memory for EmulatedMemory {
     fn address(&self) -> Address {
         match self.0.pointer() {
@@ -107,9 +114,12 @@ pub fn run(launch: &Launch) -> Result<(), mixgate_emulate::Fault> {
     emulated.run()
 }
 
+/// A fault names its kernel first, as the error does.
 fn failed(op: &str, fault: &mixgate_emulate::Fault) -> OpError {
+    let said = fault.to_string();
+    let problem = said.strip_prefix(&format!("{op}: ")).unwrap_or(&said);
     OpError::Driver {
         op: op.to_owned(),
-        problem: fault.to_string(),
+        problem: problem.to_owned(),
     }
 }

@@ -18,7 +18,7 @@ mod device;
 mod dot;
 mod embedding;
 #[cfg(test)]
-pub(crate) mod emulated;
+mod emulated;
 mod experts;
 mod lanes;
 mod launch;
@@ -71,6 +71,8 @@ pub use silu_mul::{silu_mul, silu_mul_launch};
 pub use store_kv::store_kv;
 pub use upload::{lend, upload, zero};
 
+#[cfg(test)]
+pub(crate) mod test_device;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -8,7 +8,7 @@ use crate::engine::fake::{arrival, config};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{ModelRunner, PagedMixtral, Request, SamplingParams, StopConditions};
 use crate::model::{LoadOptions, ModelSource};
-use crate::ops::emulated::Emulated;
+use crate::ops::test_device::TestDevice;
 
 const OPTIONS: LoadOptions = LoadOptions {
     max_num_batched_tokens: 64,
@@ -19,8 +19,8 @@ fn seedling() -> ModelSource {
     ModelSource::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling"))
 }
 
-fn on_device() -> DeviceRunner<Emulated> {
-    let backend = |config: &_, limits| OnDevice::new(Emulated::default(), config, limits, true);
+fn on_device() -> DeviceRunner<TestDevice> {
+    let backend = |config: &_, limits| OnDevice::new(TestDevice::default(), config, limits, true);
     let model = Mixtral::load_on(&seedling(), OPTIONS, backend).unwrap();
     DeviceRunner::new(model, 12, 16, 2048, OPTIONS.max_logit_rows).unwrap()
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::*;
 use crate::model::testing::{Part, Sequence, TINY, batch, load, to_bf16, write_checkpoint};
 use crate::model::{Cpu, KvCache, LoadOptions, Mixtral, ModelSource, Synthetic};
-use crate::ops::emulated::Emulated;
+use crate::ops::test_device::TestDevice;
 use crate::ops::testing::floats;
 
-type OnEmulated = OnDevice<Emulated>;
+type OnTestDevice = OnDevice<TestDevice>;
 
-fn on_device(folder: &Path, tokens: usize, graphs: bool) -> Mixtral<OnEmulated> {
+fn on_device(folder: &Path, tokens: usize, graphs: bool) -> Mixtral<OnTestDevice> {
     stored(
         &ModelSource::Folder(folder.into()),
         tokens,
@@ -24,13 +24,13 @@ fn stored(
     tokens: usize,
     graphs: bool,
     storage: Storage,
-) -> Mixtral<OnEmulated> {
+) -> Mixtral<OnTestDevice> {
     let options = LoadOptions {
         max_num_batched_tokens: tokens,
         max_logit_rows: tokens,
     };
     let backend = |config: &_, limits| {
-        OnDevice::new(Emulated::default(), config, limits, graphs)?.storing(storage)
+        OnDevice::new(TestDevice::default(), config, limits, graphs)?.storing(storage)
     };
     Mixtral::load_on(source, options, backend).unwrap()
 }
@@ -192,7 +192,7 @@ fn what_the_kernels_have_no_storage_for_is_refused() {
     };
     let refused = |source: &ModelSource, storage| {
         let backend = |config: &_, limits| {
-            OnDevice::new(Emulated::default(), config, limits, false)?.storing(storage)
+            OnDevice::new(TestDevice::default(), config, limits, false)?.storing(storage)
         };
         Mixtral::load_on(source, options, backend)
             .unwrap_err()

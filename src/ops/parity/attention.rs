@@ -1,8 +1,6 @@
 //! Paged attention: one row per sequence on scalar lanes, several on tensor cores.
 
-use mixgate_emulate::Buffer;
-
-use super::{at, bits, narrow_floats, narrowed, run, widened};
+use super::{Buffer, at, bits, narrow_floats, narrowed, run, widened};
 use crate::ops::{
     AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
 };

@@ -1,8 +1,6 @@
 //! Kernels around the experts: the gate's choice, the sort, the sum.
 
-use mixgate_emulate::Buffer;
-
-use super::{at, narrow_floats, narrowed, run, widened};
+use super::{Buffer, at, narrow_floats, narrowed, run, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};

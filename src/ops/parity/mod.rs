@@ -4,32 +4,31 @@
 //! same bf16 inputs: half a unit in the last of bf16's 8 digits, and what the order of an f32 sum may cost.
 
 mod attention;
+mod buffer;
 mod experts;
 mod quantised;
 mod rows;
 mod sample;
 
 use half::bf16;
-use mixgate_emulate::{Buffer, Fault};
 
-use super::{Address, Launch};
+use self::buffer::Buffer;
+use super::test_device::TestDevice;
+use super::{Address, Device, Launch, OpError};
 use crate::ops::testing::floats;
 
-/// Runs a launch on the emulated device.
+/// Runs a launch to its end.
 fn run(launch: Launch) {
-    tried(&launch).unwrap_or_else(|fault| panic!("{fault}"));
+    tried(&launch).unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn tried(launch: &Launch) -> Result<(), Fault> {
-    crate::ops::emulated::run(launch)
+fn tried(launch: &Launch) -> Result<(), OpError> {
+    TestDevice::default().launch(launch)
 }
 
 /// Where a buffer lies.
-fn at<T: mixgate_emulate::Element>(buffer: &Buffer<T>) -> Address {
-    match buffer.pointer() {
-        mixgate_emulate::Argument::Pointer(address) => Address(address),
-        other => unreachable!("{other:?} is no address. This is a bug."),
-    }
+fn at<T: bytemuck::Pod>(buffer: &Buffer<T>) -> Address {
+    buffer.address()
 }
 
 /// Random numbers in −1..1 that bf16 holds exactly.

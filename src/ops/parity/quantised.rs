@@ -2,9 +2,8 @@
 //! here from the plain blocks.
 
 use half::f16;
-use mixgate_emulate::Buffer;
 
-use super::{at, narrow_floats, narrowed, run, widened};
+use super::{Buffer, at, narrow_floats, narrowed, run, widened};
 use crate::ops::quantised::launch::{
     Tile, quantised_experts_launch_with, quantised_linear_launch_with,
 };

@@ -1,8 +1,6 @@
 //! What is around the choice: tables of counts before it, log-probabilities after it.
 
-use mixgate_emulate::Buffer;
-
-use super::{Batch, logits};
+use super::{Batch, Buffer, logits};
 use crate::ops::parity::{at, run};
 use crate::ops::{self, Logprobs, NO_TOKEN, SampleRow};
 

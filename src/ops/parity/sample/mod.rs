@@ -4,9 +4,7 @@ mod around;
 mod odd_rows;
 mod parameters;
 
-use mixgate_emulate::Buffer;
-
-use super::{at, run};
+use super::{Buffer, at, run};
 use crate::ops::testing::floats;
 use crate::ops::{self, IN_PROMPT, Sample, SampleRow, SampleTables, sample_row};
 

@@ -1,0 +1,157 @@
+//! The device that tests run kernels on: the emulation, or the GPU that `MIXGATE_TEST_DEVICE=cuda:0` names.
+//!
+//! On a GPU, run tests one at a time (`--test-threads=1`): they share its one stream.
+
+use super::OpError;
+#[cfg(feature = "cuda")]
+use super::cuda::{Cuda, CudaMemory, RecordedGraph};
+use super::device::{Device, Memory};
+use super::emulated::{Emulated, EmulatedMemory};
+use super::launch::{Address, Launch};
+
+/// See above.
+#[derive(Debug)]
+pub enum TestDevice {
+    Emulated(Emulated),
+    #[cfg(feature = "cuda")]
+    Gpu(&'static Cuda),
+}
+
+#[derive(Debug)]
+pub enum TestMemory {
+    Emulated(EmulatedMemory),
+    #[cfg(feature = "cuda")]
+    Gpu(CudaMemory),
+}
+
+#[derive(Debug)]
+pub enum TestGraph {
+    Emulated(Vec<Launch>),
+    #[cfg(feature = "cuda")]
+    Gpu(RecordedGraph),
+}
+
+impl Default for TestDevice {
+    fn default() -> Self {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = gpu() {
+            return Self::Gpu(gpu);
+        }
+        Self::Emulated(Emulated::default())
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu() -> Option<&'static Cuda> {
+    static GPU: std::sync::OnceLock<Option<Cuda>> = std::sync::OnceLock::new();
+    let open = || {
+        let name = std::env::var("MIXGATE_TEST_DEVICE").ok()?;
+        let ordinal = name.strip_prefix("cuda:").and_then(|it| it.parse().ok());
+        let ordinal =
+            ordinal.unwrap_or_else(|| panic!("MIXGATE_TEST_DEVICE is {name}, wanted cuda:N"));
+        Some(Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}")))
+    };
+    GPU.get_or_init(open).as_ref()
+}
+
+impl TestDevice {
+    /// Whether accesses are judged.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self, Self::Emulated(_))
+    }
+}
+
+impl TestMemory {
+    /// In the emulation, fails if there is a byte that nobody has written.
+    pub fn assert_written(&self) {
+        match self {
+            Self::Emulated(memory) => memory.assert_written(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => {}
+        }
+    }
+}
+
+impl Memory for TestMemory {
+    fn address(&self) -> Address {
+        match self {
+            Self::Emulated(memory) => memory.address(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(memory) => memory.address(),
+        }
+    }
+}
+
+impl Device for TestDevice {
+    type Memory = TestMemory;
+    type Graph = TestGraph;
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Emulated(device) => device.describe(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.describe(),
+        }
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<TestMemory, OpError> {
+        match self {
+            Self::Emulated(device) => device.allocate(bytes).map(TestMemory::Emulated),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.allocate(bytes).map(TestMemory::Gpu),
+        }
+    }
+
+    fn upload(&self, bytes: &[u8], to: Address) -> Result<(), OpError> {
+        match self {
+            Self::Emulated(device) => device.upload(bytes, to),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.upload(bytes, to),
+        }
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), OpError> {
+        match self {
+            Self::Emulated(device) => device.download(from, bytes),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.download(from, bytes),
+        }
+    }
+
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError> {
+        match self {
+            Self::Emulated(device) => device.copy(from, to, bytes),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.copy(from, to, bytes),
+        }
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<(), OpError> {
+        match self {
+            Self::Emulated(device) => device.launch(launch),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.launch(launch),
+        }
+    }
+
+    fn capture<E: From<OpError>>(
+        &self,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<TestGraph, E> {
+        match self {
+            Self::Emulated(device) => device.capture(work).map(TestGraph::Emulated),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.capture(work).map(TestGraph::Gpu),
+        }
+    }
+
+    fn replay(&self, graph: &TestGraph) -> Result<(), OpError> {
+        match (self, graph) {
+            (Self::Emulated(device), TestGraph::Emulated(graph)) => device.replay(graph),
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(device), TestGraph::Gpu(graph)) => device.replay(graph),
+            #[cfg(feature = "cuda")]
+            _ => unreachable!("a graph is replayed where it was recorded. This is a bug."),
+        }
+    }
+}

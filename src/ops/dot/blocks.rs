@@ -10,8 +10,8 @@ use super::*;
 use crate::ops::quantised::{fp8, q4_k, q8_0, w4a16};
 
 thread_local! {
-    /// A panel, `[PANEL_COLUMNS / LANES, PANEL_ROWS, LANES]`, then lanes of sums, `[m, PANEL_ROWS, LANES]`; allocated once for each
-    /// thread and number of rows.
+    /// A panel, `[PANEL_COLUMNS / LANES, PANEL_ROWS, LANES]`, then lanes of sums, `[m, PANEL_ROWS, LANES]`; as large as
+    /// its thread's largest step needed.
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 

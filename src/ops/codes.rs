@@ -48,13 +48,17 @@ macro_rules! formats {
 /// Exponent and fraction of E4M3 in their places of an f32 are this fraction of the value.
 const E4M3_BIAS: f32 = f32::from_bits((127 + 120) << 23);
 
+/// Of a code that was extended with its sign and shifted to the fraction of an f32: the sign, the exponent, the fraction.
+#[cfg(target_arch = "x86_64")]
+const E4M3_BITS: i32 = (1 << 31) | 0x7f << 20;
+
 #[cfg(target_arch = "x86_64")]
 pub mod avx512 {
     use std::arch::x86_64::{
         __m128i, __m512, _mm_and_si128, _mm_cvtepu8_epi16, _mm_loadl_epi64, _mm_loadu_si128,
         _mm_or_si128, _mm_set1_epi8, _mm_slli_epi16, _mm_srli_epi16, _mm512_and_si512,
         _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-        _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_slli_epi32,
+        _mm512_mul_ps, _mm512_set1_epi32, _mm512_slli_epi32,
     };
 
     use super::super::simd::avx512::{fma, splat};
@@ -116,21 +120,20 @@ pub mod avx512 {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     unsafe fn load_e4m3(from: *const u8) -> __m512 {
         // SAFETY: the caller promises 16 bytes.
-        let codes = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(from.cast()) });
-        let magnitude = _mm512_slli_epi32::<20>(_mm512_and_si512(codes, _mm512_set1_epi32(0x7f)));
-        let sign = _mm512_slli_epi32::<24>(_mm512_and_si512(codes, _mm512_set1_epi32(0x80)));
-        let shifted = _mm512_castsi512_ps(_mm512_or_si512(magnitude, sign));
-        _mm512_mul_ps(shifted, splat(E4M3_BIAS))
+        let codes = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) });
+        let bits = _mm512_and_si512(_mm512_slli_epi32::<20>(codes), _mm512_set1_epi32(E4M3_BITS));
+        _mm512_mul_ps(_mm512_castsi512_ps(bits), splat(E4M3_BIAS))
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2 {
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_and_si128, _mm_cvtepu8_epi16, _mm_loadl_epi64, _mm_loadu_si128,
-        _mm_or_si128, _mm_set1_epi8, _mm_slli_epi16, _mm_srli_epi16, _mm_unpackhi_epi64,
-        _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-        _mm256_cvtepu8_epi32, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_slli_epi32,
+        __m128i, __m256, __m256i, _mm_and_si128, _mm_cvtepu8_epi16, _mm_loadl_epi64,
+        _mm_loadu_si128, _mm_or_si128, _mm_set1_epi8, _mm_slli_epi16, _mm_srli_epi16,
+        _mm_unpackhi_epi64, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
+        _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_mul_ps, _mm256_set1_epi32,
+        _mm256_slli_epi32,
     };
 
     use super::super::simd::avx2::{Lanes, fma, splat};
@@ -203,18 +206,17 @@ pub mod avx2 {
         let bytes = unsafe { _mm_loadu_si128(from.cast()) };
         let upper = _mm_unpackhi_epi64(bytes, bytes);
         let shifted = Lanes(
-            eight_e4m3(_mm256_cvtepu8_epi32(bytes)),
-            eight_e4m3(_mm256_cvtepu8_epi32(upper)),
+            eight_e4m3(_mm256_cvtepi8_epi32(bytes)),
+            eight_e4m3(_mm256_cvtepi8_epi32(upper)),
         );
         mul(shifted, splat(E4M3_BIAS))
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn eight_e4m3(codes: __m256i) -> std::arch::x86_64::__m256 {
-        let magnitude = _mm256_slli_epi32::<20>(_mm256_and_si256(codes, _mm256_set1_epi32(0x7f)));
-        let sign = _mm256_slli_epi32::<24>(_mm256_and_si256(codes, _mm256_set1_epi32(0x80)));
-        _mm256_castsi256_ps(_mm256_or_si256(magnitude, sign))
+    fn eight_e4m3(codes: __m256i) -> __m256 {
+        let shifted = _mm256_slli_epi32::<20>(codes);
+        _mm256_castsi256_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(E4M3_BITS)))
     }
 }
 

@@ -36,7 +36,7 @@ fn typed<W: Weight>(
     let [m, k] = dims(OP, "x", x)?;
     check_dims(OP, "y", y, &[m, n])?;
     let product = Product {
-        x: &*read::<f32>(OP, "x", x)?,
+        x: &read::<f32>(OP, "x", x)?,
         x_stride: k,
         x_rows: Rows::From(0),
         m,

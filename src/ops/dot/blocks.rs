@@ -1,8 +1,8 @@
 //! Products with quantised weights: blocks are decoded on the way into the same loops, in the same order of additions.
 //!
-//! A few rows are multiplied with weights decoded in registers. For more, four rows of weights at a time are decoded into
-//! a panel that all rows share, so that each weight is read and decoded once. Both give the bits of the product with
-//! dequantised weights.
+//! A few rows are multiplied with weights decoded in registers. For more, a part of four rows of weights at a time is
+//! decoded into a panel that all rows share, so that each weight is read and decoded once; the lanes of each sum wait in
+//! memory for the next part. Both give the bits of the product with dequantised weights.
 
 use std::cell::Cell;
 
@@ -10,12 +10,17 @@ use super::*;
 use crate::ops::quantised::{fp8, q4_k, q8_0, w4a16};
 
 thread_local! {
-    /// Decoded rows of weights, `[PANEL, k]`; allocated once for each thread.
-    static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// A panel, `[PANEL_COLUMNS / LANES, PANEL_ROWS, LANES]`, then lanes of sums, `[m, PANEL_ROWS, LANES]`; as large as
+    /// its thread's largest step needed.
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Rows of weights that are decoded at once: as many as a tile of the dense product takes.
-const PANEL: usize = 4;
+/// Rows of weights that are decoded at once.
+const PANEL_ROWS: usize = 4;
+/// Columns that are decoded at once, whole blocks of any format: 16 KiB with the rows, half of a first-level cache. Rows
+/// alternate every 16 columns, because whole rows would lie 4 KiB apart, and share the same few places of that cache.
+const PANEL_COLUMNS: usize = 1024;
+const PANEL: usize = PANEL_ROWS * PANEL_COLUMNS;
 /// Rows of activations up to which decoding in registers costs no more than a panel: one tile's.
 const ROWS_IN_REGISTERS: usize = 4;
 
@@ -51,7 +56,7 @@ block_weight!(q4_k);
 block_weight!(fp8);
 
 /// The loops over an output, for one instruction set and one format. Expects `zero`, `load_f32`, `store`, `fma`, `sum`
-/// and `sums` around it, the format's decoder in `codes` and the dense product in `dense`.
+/// and `sums` around it, and the format's decoder in `codes`.
 macro_rules! block_tiles {
     ($format:ident, $(#[$feature:meta])?) => {
         pub mod $format {
@@ -63,20 +68,18 @@ macro_rules! block_tiles {
             pub unsafe fn columns(product: &Product<'_, Block>, y: Output, columns: Range<usize>) {
                 let mut j = columns.start;
                 if product.m > ROWS_IN_REGISTERS {
-                    let mut decoded = DECODED.take();
-                    decoded.resize(decoded.len().max(PANEL * product.k), 0.0);
+                    let mut scratch = SCRATCH.take();
+                    let size = PANEL + product.m * PANEL_ROWS * LANES;
+                    scratch.resize(scratch.len().max(size), 0.0);
                     while j < columns.end {
-                        let n = PANEL.min(columns.end - j);
-                        // SAFETY: `n` rows from `j` on are below the end, and the panel has room for them; the
-                        // product with it is as large as this one's columns.
-                        unsafe {
-                            decode(product, j, n, &mut decoded);
-                            let panel = product.over_panel(&decoded, n);
-                            dense::load_f32::columns(&panel, Output(y.0.add(j)), 0..n);
-                        }
+                        let n = PANEL_ROWS.min(columns.end - j);
+                        let (panel, lanes) = scratch.split_at_mut(PANEL);
+                        // SAFETY: `n` rows from `j` on are within `columns`; the caller vouches for them. There are
+                        // lanes for `m` rows.
+                        unsafe { over_panels(product, y, j, n, panel, lanes) };
                         j += n;
                     }
-                    DECODED.set(decoded);
+                    SCRATCH.set(scratch);
                     return;
                 }
                 while j < columns.end {
@@ -104,22 +107,104 @@ macro_rules! block_tiles {
                 }
             }
 
-            /// Decodes rows `j..j + n` of the weights into the panel.
+            /// Outputs `[0..m, j..j + n]`, where `n` is at most [`PANEL_ROWS`]. If it is less, what the panel held before
+            /// is multiplied too, and not written.
+            $(#[$feature])?
+            unsafe fn over_panels(
+                product: &Product<'_, Block>,
+                y: Output,
+                j: usize,
+                n: usize,
+                panel: &mut [f32],
+                lanes: &mut [f32],
+            ) {
+                lanes[..product.m * PANEL_ROWS * LANES].fill(0.0);
+                for first in (0..product.k).step_by(PANEL_COLUMNS) {
+                    let count = PANEL_COLUMNS.min(product.k - first);
+                    for row in 0..n {
+                        let blocks = (j + row) * product.w_stride + first / COLUMNS;
+                        let blocks = &product.w[blocks..][..count / COLUMNS];
+                        decode(blocks, &mut panel[row * LANES..]);
+                    }
+                    for i in (0..product.m).step_by(4) {
+                        // SAFETY: the rows are below `m`, and the columns below `k`.
+                        unsafe {
+                            match product.m - i {
+                                1 => add::<1>(product, i, first, count, panel, lanes),
+                                2 => add::<2>(product, i, first, count, panel, lanes),
+                                3 => add::<3>(product, i, first, count, panel, lanes),
+                                _ => add::<4>(product, i, first, count, panel, lanes),
+                            }
+                        }
+                    }
+                }
+                for (i, lanes) in lanes.chunks_exact(PANEL_ROWS * LANES).take(product.m).enumerate() {
+                    for (c, lanes) in lanes.chunks_exact(LANES).take(n).enumerate() {
+                        // SAFETY: the caller vouches for the output; a chunk has 16 elements.
+                        unsafe {
+                            let out = y.0.add(product.y_rows.row(i) * product.y_stride + j + c);
+                            *out = sum(load_f32(lanes.as_ptr()));
+                        }
+                    }
+                }
+            }
+
+            /// Decodes a row into the panel's sixteens that begin at every `PANEL_ROWS`-th place.
             #[inline]
             $(#[$feature])?
-            unsafe fn decode(product: &Product<'_, Block>, j: usize, n: usize, panel: &mut [f32]) {
-                let rows = panel.chunks_exact_mut(product.k.max(1)).take(n);
-                for (row, decoded) in rows.enumerate() {
-                    let blocks = &product.w[(j + row) * product.w_stride..];
-                    let columns = decoded.as_chunks_mut::<COLUMNS>().0;
-                    for (block, columns) in blocks.iter().zip(columns) {
-                        let header = header(block);
-                        for piece in 0..COLUMNS / LANES {
-                            // SAFETY: the block is whole, and as many columns are.
-                            unsafe {
-                                let lanes = codes::$format(block.as_ptr(), &header, piece);
-                                store(lanes, columns.as_mut_ptr().add(piece * LANES));
+            fn decode(blocks: &[Block], panel: &mut [f32]) {
+                let mut places = panel.chunks_mut(PANEL_ROWS * LANES);
+                for block in blocks {
+                    let header = header(block);
+                    for piece in 0..COLUMNS / LANES {
+                        let Some(to) = places.next().and_then(|place| place.first_chunk_mut::<LANES>()) else {
+                            return;
+                        };
+                        // SAFETY: the block is whole, and the place has 16 elements.
+                        unsafe { store(codes::$format(block.as_ptr(), &header, piece), to.as_mut_ptr()) };
+                    }
+                }
+            }
+
+            /// Adds the products of columns `first..first + count` of rows `i..i + MR` to their lanes.
+            #[inline]
+            $(#[$feature])?
+            unsafe fn add<const MR: usize>(
+                product: &Product<'_, Block>,
+                i: usize,
+                first: usize,
+                count: usize,
+                panel: &[f32],
+                lanes: &mut [f32],
+            ) {
+                let lanes = &mut lanes[i * PANEL_ROWS * LANES..][..MR * PANEL_ROWS * LANES];
+                let panel = &panel[..PANEL];
+                let mut x = [product.x.as_ptr(); MR];
+                let mut acc = [[zero(); PANEL_ROWS]; MR];
+                // SAFETY: `multiply_each` has asserted that each named row holds `k` elements within its slice; the
+                // caller's columns are below that, and `count` is at most the panel's width.
+                unsafe {
+                    for r in 0..MR {
+                        x[r] = x[r].add(product.x_rows.row(i + r) * product.x_stride + first);
+                        for c in 0..PANEL_ROWS {
+                            acc[r][c] = load_f32(lanes.as_ptr().add((r * PANEL_ROWS + c) * LANES));
+                        }
+                    }
+                    for at in (0..count).step_by(LANES) {
+                        let mut wide = [zero(); PANEL_ROWS];
+                        for c in 0..PANEL_ROWS {
+                            wide[c] = load_f32(panel.as_ptr().add(at * PANEL_ROWS + c * LANES));
+                        }
+                        for r in 0..MR {
+                            let row = load_f32(x[r].add(at));
+                            for c in 0..PANEL_ROWS {
+                                acc[r][c] = fma(row, wide[c], acc[r][c]);
                             }
+                        }
+                    }
+                    for r in 0..MR {
+                        for c in 0..PANEL_ROWS {
+                            store(acc[r][c], lanes.as_mut_ptr().add((r * PANEL_ROWS + c) * LANES));
                         }
                     }
                 }
@@ -181,27 +266,8 @@ macro_rules! block_tiles {
     };
 }
 
-impl<W> Product<'_, W> {
-    /// The same product with `n` rows of dequantised weights.
-    fn over_panel<'a>(&'a self, weights: &'a [f32], n: usize) -> Product<'a, f32> {
-        Product {
-            x: self.x,
-            x_stride: self.x_stride,
-            x_rows: self.x_rows,
-            m: self.m,
-            w: weights,
-            w_stride: self.k,
-            n,
-            k: self.k,
-            y_rows: self.y_rows,
-            y_stride: self.y_stride,
-        }
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::super::avx512 as dense;
     use super::*;
     use crate::ops::codes::avx512 as codes;
     use crate::ops::simd::avx512::*;
@@ -214,7 +280,6 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::super::avx2 as dense;
     use super::*;
     use crate::ops::codes::avx2 as codes;
     use crate::ops::simd::avx2::*;
@@ -226,7 +291,6 @@ mod avx2 {
 }
 
 mod portable {
-    use super::super::portable as dense;
     use super::*;
     use crate::ops::codes::portable as codes;
     use crate::ops::simd::portable::*;

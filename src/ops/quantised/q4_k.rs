@@ -122,11 +122,13 @@ const LARGEST_RANGE: f32 = 1e12;
 
 #[inline(always)]
 fn codes(weights: &[f32; GROUP], inverse: f32, low: f32) -> [f32; GROUP] {
-    weights.map(|weight| {
-        ((weight - low) * inverse)
+    let mut codes = [0.0; GROUP];
+    for (code, weight) in codes.iter_mut().zip(weights) {
+        *code = ((weight - low) * inverse)
             .round_ties_even()
-            .clamp(0.0, 15.0)
-    })
+            .clamp(0.0, 15.0);
+    }
+    codes
 }
 
 /// The scale and the minimum of least squared error for these codes.

@@ -59,7 +59,7 @@ const FORMATS: [Storage; 4] = [Storage::W4a16, Storage::Q8_0, Storage::Q4K, Stor
 
 #[test]
 fn every_instruction_set_gives_the_bits_of_the_product_with_dequantised_weights() {
-    let k = 512;
+    let k = 2304;
     for storage in FORMATS {
         for n in [1, 3, 4, 8, 13] {
             let w = blocks(storage, n, k);

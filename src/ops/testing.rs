@@ -2,6 +2,12 @@
 
 use candle_core::{DType, Device, Tensor};
 
+/// The project's folder: where cargo says, so that a test binary can be carried to another machine.
+pub fn root() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
+}
+
 /// Numbers in −1..1, always the same for a seed (splitmix64).
 pub fn floats(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,6 +1,5 @@
 //! The engine's steps on the emulated device: what it says is what the engine says on the CPU.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::*;
@@ -9,6 +8,7 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::{ModelRunner, PagedMixtral, Request, SamplingParams, StopConditions};
 use crate::model::{LoadOptions, ModelSource};
 use crate::ops::test_device::TestDevice;
+use crate::ops::testing::root;
 
 const OPTIONS: LoadOptions = LoadOptions {
     max_num_batched_tokens: 64,
@@ -16,7 +16,7 @@ const OPTIONS: LoadOptions = LoadOptions {
 };
 
 fn seedling() -> ModelSource {
-    ModelSource::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/seedling"))
+    ModelSource::Folder(root().join("models/seedling"))
 }
 
 fn on_device() -> DeviceRunner<TestDevice> {
@@ -52,8 +52,7 @@ fn answers(runner: &mut impl Executor, requests: &[Request]) -> Vec<Vec<TokenId>
 }
 
 fn request(sampling: SamplingParams) -> Request {
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/goldens/seedling/golden.safetensors");
+    let golden = root().join("models/goldens/seedling/golden.safetensors");
     let golden = candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap();
     let prompt: Vec<i64> = golden["prompt_0.input_ids"].to_vec1().unwrap();
     Request {

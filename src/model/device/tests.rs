@@ -6,7 +6,7 @@ use super::*;
 use crate::model::testing::{Part, Sequence, TINY, batch, load, to_bf16, write_checkpoint};
 use crate::model::{Cpu, KvCache, LoadOptions, Mixtral, ModelSource, Synthetic};
 use crate::ops::test_device::TestDevice;
-use crate::ops::testing::floats;
+use crate::ops::testing::{floats, root};
 
 type OnTestDevice = OnDevice<TestDevice>;
 
@@ -143,7 +143,7 @@ fn a_step_of_everything_gives_the_logits_of_the_cpu() {
 
 #[test]
 fn the_seedling_says_on_the_device_what_it_says_on_the_cpu_however_it_is_stored() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let root = root().join("models");
     let source = ModelSource::Folder(root.join("seedling"));
     let golden = root.join("goldens/seedling/golden.safetensors");
     let golden = candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap();

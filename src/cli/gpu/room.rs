@@ -1,12 +1,12 @@
-//! A model on a GPU: what fits is worked out first, then it is loaded.
+//! What fits on a GPU, worked out before anything is loaded.
 
-use super::Failure;
+use crate::cli::Failure;
 use crate::model::Footprint;
 use crate::ops::Storage;
 
 /// What is about to be loaded, for messages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate<'a> {
+pub(in crate::cli) struct Candidate<'a> {
     /// Such as `cuda:0`.
     pub device: &'a str,
     /// Such as `mixtral-8x7b-instruct`.
@@ -17,11 +17,11 @@ pub(super) struct Candidate<'a> {
     pub storage: Storage,
 }
 
-/// Tokens of KV cache that fit beside the weights into `free` bytes; `fits` tells the footprint in another storage.
+/// Tokens of KV cache that fit beside the weights into `free` bytes; `footprint` tells what each storage takes.
 ///
 /// # Errors
 /// If the weights alone do not fit, with what would.
-pub(super) fn room(
+pub(in crate::cli) fn room(
     candidate: Candidate<'_>,
     footprint: impl Fn(Storage) -> Footprint,
     free: u64,
@@ -104,77 +104,6 @@ fn width(storage: Storage) -> String {
     }
 }
 
-#[cfg(feature = "cuda")]
-pub(super) use loading::load;
-
-#[cfg(feature = "cuda")]
-mod loading {
-    use super::super::loading::{Loaded, context, dtype, load_options, ready, text, unloadable};
-    use super::{Candidate, room};
-    use crate::cli::Failure;
-    use crate::config::{Config, DeviceName, KvCache};
-    use crate::engine::DeviceRunner;
-    use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice};
-    use crate::ops::{Cuda, Storage};
-
-    /// Loads a model onto GPU number `ordinal`.
-    pub fn load(config: &Config, source: &ModelSource, ordinal: usize) -> Result<Loaded, Failure> {
-        let settings = &config.model;
-        let text = text(settings, source)?;
-        let shape = MixtralConfig::of(source).map_err(|error| unloadable(&error))?;
-        let options = load_options(config);
-        let device = Cuda::open(ordinal).map_err(|error| {
-            Failure::of(&error)
-                .hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
-        })?;
-        let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
-        let name = DeviceName::Cuda(ordinal).to_string();
-        let storage = dtype(settings).unwrap_or(Storage::Bf16);
-        let candidate = Candidate {
-            device: &name,
-            model: &settings.served_model_name,
-            parameters: shape.num_parameters(),
-            storage,
-        };
-        let limits = Limits::of(options);
-        let footprint = |storage| Footprint::on_device(&shape, storage, limits);
-        let fits = room(candidate, footprint, free)? as usize;
-        let context = context(settings, shape.max_position_embeddings)?;
-        let kv_cache = match settings.kv_cache {
-            // More than all sequences at their longest would never be used.
-            KvCache::Auto => {
-                KvCache::Tokens(fits.min(context.saturating_mul(options.max_logit_rows)))
-            }
-            given => given,
-        };
-        let backend = |config: &_, limits| {
-            OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
-        };
-        let model =
-            Mixtral::load_on(source, options, backend).map_err(|error| unloadable(&error))?;
-        let rows = options.max_logit_rows;
-        ready(
-            settings,
-            text,
-            model,
-            kv_cache,
-            |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context, rows),
-        )
-    }
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(super) fn load(
-    _config: &crate::config::Config,
-    _source: &crate::model::ModelSource,
-    ordinal: usize,
-) -> Result<super::loading::Loaded, Failure> {
-    Err(Failure::new(format!(
-        "cuda:{ordinal} was asked for, but this binary was built for the CPU alone"
-    ))
-    .hint("build it with `cargo build --release --features cuda`, or leave --device out"))
-}
-
 /// Kept free of weights and cache.
 const RESERVE: u64 = crate::model::RESERVE;
 
@@ -219,19 +148,5 @@ mod tests {
              hint: use a GPU with at least 24 GiB"
         );
         assert!(on(79 * GIB, Storage::W4a16).unwrap() > 400_000);
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    #[test]
-    fn a_binary_for_the_cpu_says_so() {
-        let config = crate::config::Config::load(&crate::config::Args::default()).unwrap();
-        let Err(failure) = load(&config, &ModelSource::Seedling, 1) else {
-            panic!("it was loaded");
-        };
-        assert_eq!(
-            failure.to_string(),
-            "error: cuda:1 was asked for, but this binary was built for the CPU alone\n\
-             hint: build it with `cargo build --release --features cuda`, or leave --device out"
-        );
     }
 }

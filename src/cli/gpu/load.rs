@@ -1,0 +1,55 @@
+//! Loads a model onto a GPU.
+
+use super::room::{Candidate, room};
+use crate::cli::Failure;
+use crate::cli::loading::{Loaded, context, dtype, load_options, ready, text, unloadable};
+use crate::config::{Config, DeviceName, KvCache};
+use crate::engine::DeviceRunner;
+use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice};
+use crate::ops::{Cuda, Storage};
+
+/// Loads a model onto GPU number `ordinal`.
+pub(in crate::cli) fn load(
+    config: &Config,
+    source: &ModelSource,
+    ordinal: usize,
+) -> Result<Loaded, Failure> {
+    let settings = &config.model;
+    let text = text(settings, source)?;
+    let shape = MixtralConfig::of(source).map_err(|error| unloadable(&error))?;
+    let options = load_options(config);
+    let device = Cuda::open(ordinal).map_err(|error| {
+        Failure::of(&error)
+            .hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
+    })?;
+    let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
+    let name = DeviceName::Cuda(ordinal).to_string();
+    let storage = dtype(settings).unwrap_or(Storage::Bf16);
+    let candidate = Candidate {
+        device: &name,
+        model: &settings.served_model_name,
+        parameters: shape.num_parameters(),
+        storage,
+    };
+    let limits = Limits::of(options);
+    let footprint = |storage| Footprint::on_device(&shape, storage, limits);
+    let fits = room(candidate, footprint, free)? as usize;
+    let context = context(settings, shape.max_position_embeddings)?;
+    let kv_cache = match settings.kv_cache {
+        // More than all sequences at their longest would never be used.
+        KvCache::Auto => KvCache::Tokens(fits.min(context.saturating_mul(options.max_logit_rows))),
+        given => given,
+    };
+    let backend = |config: &_, limits| {
+        OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
+    };
+    let model = Mixtral::load_on(source, options, backend).map_err(|error| unloadable(&error))?;
+    let rows = options.max_logit_rows;
+    ready(
+        settings,
+        text,
+        model,
+        kv_cache,
+        |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context, rows),
+    )
+}

@@ -63,7 +63,7 @@ fn compile_all(nvcc: &Path, sources: &[PathBuf], out: &Path) {
 
 fn compile(nvcc: &Path, source: &Path, image: &Path) {
     let output = Command::new(nvcc)
-        .args(["-fatbin", "-std=c++17", "-O3", "--compress-mode=size"])
+        .args(["-fatbin", "-std=c++17", "-O3"])
         .args(["-gencode", "arch=compute_80,code=sm_80"])
         .args(["-gencode", "arch=compute_90,code=[sm_90,compute_90]"])
         .arg("-o")

@@ -286,3 +286,16 @@ __device__ __forceinline__ void mma_s8(int (&d)[4], const unsigned (&a)[4], cons
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
+
+// d += a * b: a is 16x32, b 32x8, both E4M3; d is 16x8 in f32 (PTX ISA, mma.m16n8k32). Hardware has it from sm_89 on.
+#if defined(MIXGATE_EMULATED) || __CUDA_ARCH__ >= 890
+__device__ __forceinline__ void mma_e4m3(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#ifdef MIXGATE_EMULATED
+  emulated::mma_m16n8k32_e4m3(d, a, b);
+#else
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+#endif

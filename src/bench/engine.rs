@@ -30,6 +30,8 @@ mod tests;
 pub struct Timed<E> {
     executor: E,
     start: Instant,
+    /// When the step that runs was begun.
+    begun: Duration,
     log: StepLog,
 }
 
@@ -40,6 +42,7 @@ impl<E> Timed<E> {
         let timed = Self {
             executor,
             start: Instant::now(),
+            begun: Duration::ZERO,
             log: log.clone(),
         };
         (timed, log)
@@ -56,12 +59,29 @@ impl<E: Executor> Executor for Timed<E> {
         plan: &StepPlan,
         sequences: &Sequences,
     ) -> Result<Vec<TokenId>, ExecuteError> {
-        let begun = self.start.elapsed();
+        self.start(plan, sequences)?;
+        self.finish(plan, sequences)
+    }
+
+    fn overlaps(&self) -> bool {
+        self.executor.overlaps()
+    }
+
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
+        self.begun = self.start.elapsed();
+        self.executor.start(plan, sequences)
+    }
+
+    fn finish(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
         let sequences_run = plan.parts.len();
         let is_decode = plan.num_tokens() == sequences_run && plan.num_due() == sequences_run;
-        let sampled = self.executor.run(plan, sequences)?;
+        let sampled = self.executor.finish(plan, sequences)?;
         self.log.steps().push(Step {
-            begun,
+            begun: self.begun,
             ended: self.start.elapsed(),
             sequences: sequences_run,
             tokens: sampled.len(),

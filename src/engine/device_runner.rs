@@ -58,13 +58,34 @@ impl<D: Device> Executor for DeviceRunner<D> {
         plan: &StepPlan,
         sequences: &Sequences,
     ) -> Result<Vec<TokenId>, ExecuteError> {
+        self.start(plan, sequences)?;
+        self.finish(plan, sequences)
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
         fill(&mut self.batch, plan, sequences, self.capacity.block_size);
         let due: Vec<&Sequence> = plan.due().map(|part| &sequences[part.slot]).collect();
         choose(&mut self.batch.choice, &due, &mut self.tables);
         self.model
-            .sample(&self.batch, &mut self.cache)
-            .map_err(|error| ExecuteError::Model(Box::new(error)))
+            .start(&self.batch, &mut self.cache)
+            .map_err(failed)
     }
+
+    fn finish(
+        &mut self,
+        plan: &StepPlan,
+        _sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        self.model.chosen(plan.num_due()).map_err(failed)
+    }
+}
+
+fn failed(error: ModelError) -> ExecuteError {
+    ExecuteError::Model(Box::new(error))
 }
 
 /// Writes down how the next token of each sequence is chosen.

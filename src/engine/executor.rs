@@ -17,6 +17,33 @@ pub trait Executor: Send {
     /// [`ExecuteError`] if the device or the model fails. The engine then fails all requests and stops.
     fn run(&mut self, plan: &StepPlan, sequences: &Sequences)
     -> Result<Vec<TokenId>, ExecuteError>;
+
+    /// Whether [`Executor::start`] leaves the work to a device and returns, so that the host has time for other things.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Begins to carry out a plan.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
+        let _ = (plan, sequences);
+        Ok(())
+    }
+
+    /// Waits for the plan that was begun; with [`Executor::start`] it does what [`Executor::run`] does. If work overlaps,
+    /// sequences may have ended meanwhile: their tokens are returned all the same.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    fn finish(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        self.run(plan, sequences)
+    }
 }
 
 /// So that which kind of model runs can be decided at run time.
@@ -31,6 +58,22 @@ impl<E: Executor + ?Sized> Executor for Box<E> {
         sequences: &Sequences,
     ) -> Result<Vec<TokenId>, ExecuteError> {
         (**self).run(plan, sequences)
+    }
+
+    fn overlaps(&self) -> bool {
+        (**self).overlaps()
+    }
+
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
+        (**self).start(plan, sequences)
+    }
+
+    fn finish(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        (**self).finish(plan, sequences)
     }
 }
 

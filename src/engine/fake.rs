@@ -5,8 +5,11 @@ use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::time::Duration;
 
+use super::executor::Executor;
 use super::fairness::Book;
 use super::sampler::Sampler;
+use super::scheduler::StepPlan;
+use super::sequence::Sequences;
 use super::sequence::{Arrival, Sequence, Standing};
 use super::{
     Capacity, EngineConfig, Event, ExecuteError, FinishReason, Forward, Request, SamplingParams,
@@ -27,6 +30,60 @@ pub(super) struct FakeModel {
     pub(super) step_tokens: Vec<usize>,
     /// What to do instead of the step of that number.
     pub(super) mishap: Option<(usize, Mishap)>,
+}
+
+/// An executor that may pretend to be a device: then it computes when a plan is begun, and what came of it is told when
+/// that is asked for.
+pub(super) struct Deferred<E> {
+    pub(super) inner: E,
+    pub(super) overlaps: bool,
+    result: Option<Result<Vec<TokenId>, ExecuteError>>,
+}
+
+impl<E> Deferred<E> {
+    pub(super) fn new(inner: E, overlaps: bool) -> Self {
+        Self {
+            inner,
+            overlaps,
+            result: None,
+        }
+    }
+}
+
+impl<E: Executor> Executor for Deferred<E> {
+    fn capacity(&self) -> Capacity {
+        self.inner.capacity()
+    }
+
+    fn run(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        self.inner.run(plan, sequences)
+    }
+
+    fn overlaps(&self) -> bool {
+        self.overlaps
+    }
+
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
+        if self.overlaps {
+            self.result = Some(self.inner.run(plan, sequences));
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &Sequences,
+    ) -> Result<Vec<TokenId>, ExecuteError> {
+        match self.result.take() {
+            Some(result) => result,
+            None => self.inner.run(plan, sequences),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -142,7 +142,8 @@ impl Scheduler {
     }
 
     /// Records that `plan` was carried out and gave the `sampled` tokens, one for each part that was due one, in order.
-    /// Writes what became of these parts into `outcomes`.
+    /// Writes what became of these parts into `outcomes`. A sequence that has ended since it was planned is passed over, and
+    /// so is its token.
     ///
     /// # Panics
     /// If the number of tokens is not the number of parts that are due one.
@@ -154,14 +155,19 @@ impl Scheduler {
         );
         outcomes.clear();
         let mut ended = false;
+        let mut sampled = sampled.iter();
         for part in &plan.parts {
+            let token = if part.due { sampled.next() } else { None };
+            if self.sequences.still(part.slot, part.id).is_none() {
+                continue;
+            }
             let sequence = &mut self.sequences[part.slot];
             sequence.num_computed_tokens = part.start + part.num_tokens;
             if self.prefix_caching {
                 self.publish_blocks(part.slot);
             }
-            if part.due {
-                let outcome = self.commit_token(part, sampled[outcomes.len()]);
+            if let Some(&token) = token {
+                let outcome = self.commit_token(part, token);
                 ended |= outcome.finished.is_some();
                 outcomes.push(outcome);
             }

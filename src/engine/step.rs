@@ -79,9 +79,13 @@ impl<E: Executor> Stepper<E> {
             Ok::<_, StepError>(())
         }));
         match ended {
-            Ok(Ok(())) => return self.abort(EngineError::ShuttingDown),
+            Ok(Ok(())) => {
+                self.emit();
+                return self.abort(EngineError::ShuttingDown);
+            }
             Ok(Err(error)) => {
-                tracing::error!(%error, "a step failed: the engine ends all requests and stops")
+                tracing::error!(%error, "a step failed: the engine ends all requests and stops");
+                self.emit();
             }
             Err(panic) => tracing::error!(
                 panic = message_of(&*panic),
@@ -93,6 +97,9 @@ impl<E: Executor> Stepper<E> {
     }
 
     /// One forward pass, from requests that came in to tokens that go out.
+    ///
+    /// Where the host has time while a device computes, the tokens of a step go out during the next one: after its plan,
+    /// but before anything else that could end a sequence.
     pub(super) fn step(&mut self) -> Result<(), StepError> {
         self.take_inbox();
         if self.stopping {
@@ -102,15 +109,21 @@ impl<E: Executor> Stepper<E> {
         self.end_overdue(now);
         self.scheduler.plan(now, &mut self.plan);
         if self.plan.parts.is_empty() {
+            self.emit();
             return self.rest();
         }
         self.requests.start(&self.plan.admitted);
         self.publish();
-        let sampled = self.executor.run(&self.plan, self.scheduler.sequences())?;
+        let started = (self.executor).start(&self.plan, self.scheduler.sequences());
+        self.emit();
+        started?;
+        let sampled = (self.executor).finish(&self.plan, self.scheduler.sequences())?;
         self.scheduler
             .commit(&self.plan, &sampled, &mut self.outcomes);
         self.publish();
-        self.emit();
+        if !self.executor.overlaps() || self.scheduler.is_idle() {
+            self.emit();
+        }
         Ok(())
     }
 
@@ -132,6 +145,8 @@ impl<E: Executor> Stepper<E> {
     }
 
     fn take(&mut self, message: Message) {
+        // Whatever it ends has said what it had to say.
+        self.emit();
         match message {
             Message::Submit(submission) => self.add(*submission),
             Message::Finish(id) => self.end(id, FinishReason::Stop),
@@ -155,7 +170,12 @@ impl<E: Executor> Stepper<E> {
 
     /// Ends the requests whose time is over or whose right was taken away.
     fn end_overdue(&mut self, now: Duration) {
-        for (number, reason) in self.requests.overdue(now) {
+        let overdue = self.requests.overdue(now);
+        if !overdue.is_empty() {
+            self.emit();
+        }
+        for (number, reason) in overdue {
+            // It may have ended by its last token.
             self.end_request(number, reason);
         }
     }
@@ -186,8 +206,12 @@ impl<E: Executor> Stepper<E> {
         Ok(())
     }
 
+    /// Tells what came of the last step, if that has not been done.
     fn emit(&mut self) {
-        let outcomes = std::mem::take(&mut self.outcomes);
+        if self.outcomes.is_empty() {
+            return;
+        }
+        let mut outcomes = std::mem::take(&mut self.outcomes);
         for &Outcome {
             id,
             token,
@@ -203,6 +227,7 @@ impl<E: Executor> Stepper<E> {
                 (None, Charge::Spent) => self.end(id, FinishReason::BudgetSpent),
             }
         }
+        outcomes.clear();
         self.outcomes = outcomes;
         if self.scheduler.is_idle() {
             self.check();

@@ -18,7 +18,7 @@ pub trait Device: Debug + Send + Sync {
     /// What to call it, such as `cuda:0, NVIDIA H100 PCIe`.
     fn describe(&self) -> String;
 
-    /// Allocates memory with nothing in it. None at all is a byte.
+    /// Allocates memory with nothing in it.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, OpError>;
 
     /// Copies from the host. The bytes may be changed once this returns.

@@ -170,6 +170,18 @@ KERNEL probe_mma_s8(const unsigned *a, const unsigned *b, int *d) {
 }
 EMULATED(probe_mma_s8)
 
+// The same in E4M3, summed in f32.
+KERNEL probe_mma_e4m3(const unsigned *a, const unsigned *b, float *d) {
+  const unsigned lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  unsigned fragment_a[4], fragment_b[2];
+  for (unsigned r = 0; r < 4; ++r) fragment_a[r] = a[(g + r % 2 * 8) * 8 + t + r / 2 * 4];
+  for (unsigned r = 0; r < 2; ++r) fragment_b[r] = b[g * 8 + t + r * 4];
+  float sum[4] = {};
+  mma_e4m3(sum, fragment_a, fragment_b);
+  for (unsigned i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = sum[i];
+}
+EMULATED(probe_mma_e4m3)
+
 KERNEL probe_conversions(const float *in, unsigned *as_bf16, unsigned *as_half, float *half_back, unsigned count) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;

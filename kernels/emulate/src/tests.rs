@@ -384,6 +384,47 @@ fn byte_products_add_up_in_integers() {
 }
 
 #[test]
+fn eight_bit_floats_have_every_value_they_should_and_products_add() {
+    // OCP 8-bit floating point, 2023: four bits of exponent with bias 7, three of fraction, no infinities.
+    let value = |code: u8| -> f32 {
+        let (exponent, fraction) = (i32::from(code >> 3 & 15), f32::from(code & 7));
+        let size = match exponent {
+            0 => fraction * 2f32.powi(-9),
+            _ => (8.0 + fraction) * 2f32.powi(exponent - 10),
+        };
+        if code & 0x80 == 0 { size } else { -size }
+    };
+    let codes: Vec<u8> = (0..=255).filter(|code| code & 0x7f != 0x7f).collect();
+    let multiply = |a: &[u8], b: &[u8]| -> Vec<f32> {
+        let (left, right) = (Buffer::new(a), Buffer::new(b));
+        let to = Buffer::<f32>::poisoned(128);
+        let arguments = vec![left.pointer(), right.pointer(), to.pointer()];
+        launch("probe_mma_e4m3", 1, 32, arguments).unwrap();
+        to.values()
+    };
+    // Eight of each row's 32 at a time: b has a one where its column is.
+    let one = 0x38;
+    for shift in (0..32).step_by(8) {
+        let a: Vec<u8> = (0..512).map(|i| codes[i % codes.len()]).collect();
+        let b: Vec<u8> = (0..256)
+            .map(|i| if i % 32 == i / 32 + shift { one } else { 0 })
+            .collect();
+        for (i, given) in multiply(&a, &b).into_iter().enumerate() {
+            assert_eq!(given, value(a[i / 8 * 32 + i % 8 + shift]));
+        }
+    }
+    let a: Vec<u8> = (0..512).map(|i| codes[i * 37 % codes.len()]).collect();
+    let b: Vec<u8> = (0..256).map(|i| codes[i * 101 % codes.len()]).collect();
+    for (i, given) in multiply(&a, &b).into_iter().enumerate() {
+        let terms =
+            (0..32).map(|k| value(a[i / 8 * 32 + k]) as f64 * value(b[i % 8 * 32 + k]) as f64);
+        let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+        // 32 terms summed in f32 in some order.
+        assert!((given as f64 - exact).abs() <= 32.0 * f32::EPSILON as f64 * size);
+    }
+}
+
+#[test]
 fn conversions_round_to_nearest_even() {
     let cases: Vec<f32> = vec![
         0.0,

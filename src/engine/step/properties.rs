@@ -187,7 +187,7 @@ impl<'a> Guest<'a> {
 /// Runs the visits to their ends on an engine of that size, and judges everybody's.
 fn serve(size: &Size, visits: &[Visit]) -> Result<(), TestCaseError> {
     let num_blocks = (MAX_PROMPT + MAX_TOKENS).div_ceil(size.block_size) + size.spare_blocks;
-    let mut bench = Bench::new(num_blocks, size.block_size, &size.config());
+    let mut bench = Bench::overlapping(num_blocks, size.block_size, &size.config(), size.overlaps);
     let mut guests: Vec<Guest<'_>> = Vec::new();
     for step in 0.. {
         prop_assert!(step < MAX_STEPS, "no end in sight");
@@ -212,7 +212,7 @@ fn serve(size: &Size, visits: &[Visit]) -> Result<(), TestCaseError> {
         guest.judge()?;
         guest.judge_cached(&guests, size)?;
     }
-    let model = bench.stepper.executor.model();
+    let model = bench.stepper.executor.inner.model();
     prop_assert!(
         model
             .step_tokens
@@ -268,6 +268,7 @@ fn who_makes_room_and_finds_room_in_the_same_step_is_in_it_once() {
         prefix_caching: false,
         max_tenant_blocks_percent: None,
         public: 0,
+        overlaps: false,
         pace: Duration::from_secs(9),
     };
     let visit = |arrives, caller: (&'static str, &'static str), prompt: &[TokenId]| Visit {

@@ -9,7 +9,9 @@ use futures_util::FutureExt;
 use super::*;
 use crate::auth::Permit;
 use crate::clock::{ManualUptime, Uptime};
-use crate::engine::fake::{Course, EOS, FakeModel, alone, config, courses, request, seeded};
+use crate::engine::fake::{
+    Course, Deferred, EOS, FakeModel, alone, config, courses, request, seeded,
+};
 use crate::engine::{
     Engine, Event, Generation, ModelRunner, Request, SamplingParams, StopConditions, Usage,
 };
@@ -17,7 +19,7 @@ use crate::engine::{
 /// An engine whose steps the test takes itself.
 pub(super) struct Bench {
     pub(super) engine: Engine,
-    pub(super) stepper: Stepper<ModelRunner<FakeModel>>,
+    pub(super) stepper: Stepper<Deferred<ModelRunner<FakeModel>>>,
     pub(super) time: ManualUptime,
 }
 
@@ -26,9 +28,21 @@ impl Bench {
         Self::with(FakeModel::new(num_blocks, block_size), config)
     }
 
+    /// One whose steps overlap with what the host does, if so.
+    pub(super) fn overlapping(
+        num_blocks: usize,
+        block_size: usize,
+        config: &EngineConfig,
+        overlaps: bool,
+    ) -> Self {
+        let mut bench = Self::new(num_blocks, block_size, config);
+        bench.stepper.executor.overlaps = overlaps;
+        bench
+    }
+
     fn with(model: FakeModel, config: &EngineConfig) -> Self {
         let (uptime, time) = Uptime::manual();
-        let runner = ModelRunner::new(model);
+        let runner = Deferred::new(ModelRunner::new(model), false);
         let (engine, stepper) = Engine::without_thread(runner, config, vec![EOS], uptime);
         Self {
             engine,

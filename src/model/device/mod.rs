@@ -185,17 +185,24 @@ impl<D: Device> OnDevice<D> {
 }
 
 impl<D: Device> Mixtral<OnDevice<D>> {
-    /// Computes one step and chooses a token for each of `batch.logit_rows`, as `batch.choice` says.
+    /// Begins a step that chooses a token for each of `batch.logit_rows`, as `batch.choice` says; the device goes on by itself.
     ///
     /// # Errors
     /// As [`Mixtral::forward`].
-    pub fn sample(
+    pub fn start(
         &mut self,
         batch: &StepBatch,
         cache: &mut KvCache<OnDevice<D>>,
-    ) -> Result<Vec<u32>, ModelError> {
-        self.run(batch, cache)?;
-        self.backend().chosen(batch.logit_rows.len())
+    ) -> Result<(), ModelError> {
+        self.run(batch, cache)
+    }
+
+    /// Waits for the step that was begun, and returns the tokens of its `rows` rows.
+    ///
+    /// # Errors
+    /// [`ModelError::Op`] if the device failed.
+    pub fn chosen(&mut self, rows: usize) -> Result<Vec<u32>, ModelError> {
+        self.backend().chosen(rows)
     }
 }
 

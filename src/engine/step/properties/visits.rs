@@ -44,6 +44,8 @@ pub(super) struct Size {
     pub(super) max_tenant_blocks_percent: Option<u8>,
     /// Tokens of [`PUBLIC`] that are declared so.
     pub(super) public: usize,
+    /// Whether tokens go out while the next step runs.
+    pub(super) overlaps: bool,
     /// What passes between two steps.
     pub(super) pace: Duration,
 }
@@ -91,10 +93,11 @@ prop_compose! {
         max_tenant_blocks_percent in proptest::option::weighted(0.3, 1_u8..100),
         public in prop_oneof![2 => Just(0), 1 => Just(3), 1 => Just(PUBLIC.len())],
         pace in select(vec![Duration::ZERO, Duration::from_millis(20), Duration::from_secs(9)]),
+        overlaps in any::<bool>(),
     ) -> Size {
         Size {
             budget, max_prefill_tokens, max_num_seqs, block_size, spare_blocks, policy, prefix_caching,
-            max_tenant_blocks_percent, public, pace,
+            max_tenant_blocks_percent, public, overlaps, pace,
         }
     }
 }

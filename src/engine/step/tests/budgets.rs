@@ -157,3 +157,39 @@ fn what_is_left_goes_back_when_the_engine_fails() {
         assert_eq!(budget.taken(), 3 + 2);
     }
 }
+
+/// While the next step runs, the last one's token turns out to be the last that the caller may have: the one on its way
+/// is nobody's.
+#[test]
+fn a_token_computed_beyond_a_budget_is_neither_told_nor_counted() {
+    let budget = Budget::of(9);
+    let mut bench = Bench::overlapping(16, 4, &config(16, 4), true);
+    let mut spender = budget.submit(&bench, request(&[5; 5], 50));
+    let mut other = bench.submit(&request(&[6; 3], 8));
+    // Five steps computed five tokens of the spender's.
+    for _ in 0..5 {
+        bench.step();
+    }
+    let events = whole(&mut spender);
+    let [tokens @ .., last] = &events[..] else {
+        panic!("no events")
+    };
+    let heard: Vec<TokenId> = tokens.iter().map(token_of).collect();
+    assert_eq!(heard, &alone(&request(&[5; 5], 50))[0].tokens[..4]);
+    let usage = Usage {
+        prompt_tokens: 5,
+        cached_tokens: 0,
+        completion_tokens: 4,
+    };
+    let end = Event::Finished {
+        index: 0,
+        reason: FinishReason::BudgetSpent,
+        usage,
+    };
+    assert_eq!(*last, end);
+    assert_eq!(budget.taken(), 9);
+    bench.finish();
+    assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 8)));
+    // The engine counts what was told.
+    assert_eq!(bench.engine.stats().generation_tokens_total, 12);
+}

@@ -24,7 +24,7 @@ fn bench() -> Bench {
 /// Runs a request to its end; its events and the tokens that the model computed for it.
 fn run(bench: &mut Bench, permit: Permit, request: &Request) -> (Vec<Event>, usize) {
     let computed = |bench: &Bench| {
-        let steps = &bench.stepper.executor.model().step_tokens;
+        let steps = &bench.stepper.executor.inner.model().step_tokens;
         steps.iter().sum::<usize>()
     };
     let before = computed(bench);

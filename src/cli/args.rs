@@ -219,7 +219,7 @@ fn bench() -> clap::Command {
             && !NOT_FOR_BENCH.contains(&setting.name)
     };
     BenchCommand::augment_subcommands(clap::Command::new("bench"))
-        .about("Measure a server, or the engine alone")
+        .about("Measure a server, the engine alone, or kernels")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .mut_subcommand("engine", |command| with_settings(command, of_engine))

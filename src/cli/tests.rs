@@ -34,6 +34,7 @@ fn short_help_fits_a_screen_of_24_by_80() {
         &["demo", "-h"],
         &["config", "-h"],
         &["bench", "engine", "-h"],
+        &["bench", "kernels", "-h"],
     ] {
         let text = help(words);
         assert!(

@@ -13,6 +13,13 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
+impl DeviceName {
+    /// The one that `text` names, as in the setting `device`.
+    pub fn named(text: &str) -> Option<Self> {
+        Value::parse(text)
+    }
+}
+
 impl Value for DeviceName {
     const WANTED: &'static str = "\"cpu\" or cuda:N";
 

@@ -1,6 +1,7 @@
 //! `mixgate bench …`: one file per thing that can be measured.
 
 mod engine;
+mod kernels;
 mod serve;
 mod typed;
 
@@ -18,6 +19,9 @@ pub(super) enum BenchCommand {
     /// Measure the engine without HTTP, over batch sizes
     #[command(after_long_help = engine::EXAMPLES)]
     Engine(engine::BenchEngine),
+    /// Measure each kernel on a GPU against what the GPU does at best
+    #[command(after_long_help = kernels::EXAMPLES)]
+    Kernels(kernels::BenchKernels),
 }
 
 /// Runs `mixgate bench …`.
@@ -25,5 +29,6 @@ pub(super) fn run(command: &BenchCommand, args: &Args, out: &mut dyn Write) -> R
     match command {
         BenchCommand::Serve(typed) => serve::run(typed, args, out),
         BenchCommand::Engine(typed) => engine::run(typed, args, out),
+        BenchCommand::Kernels(typed) => kernels::run(typed, out),
     }
 }

@@ -8,6 +8,12 @@ use crate::engine::DeviceRunner;
 use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice};
 use crate::ops::{Cuda, Storage};
 
+/// Opens GPU number `ordinal`.
+pub(in crate::cli) fn open(ordinal: usize) -> Result<Cuda, Failure> {
+    Cuda::open(ordinal)
+        .map_err(|error| Failure::of(&error).hint("`nvidia-smi` tells what the driver sees"))
+}
+
 /// Loads a model onto GPU number `ordinal`.
 pub(in crate::cli) fn load(
     config: &Config,
@@ -18,9 +24,8 @@ pub(in crate::cli) fn load(
     let text = text(settings, source)?;
     let shape = MixtralConfig::of(source).map_err(|error| unloadable(&error))?;
     let options = load_options(config);
-    let device = Cuda::open(ordinal).map_err(|error| {
-        Failure::of(&error)
-            .hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
+    let device = open(ordinal).map_err(|failure| {
+        failure.hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
     })?;
     let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
     let name = DeviceName::Cuda(ordinal).to_string();

@@ -6,7 +6,7 @@ mod load;
 mod room;
 
 #[cfg(feature = "cuda")]
-pub(super) use load::load;
+pub(super) use load::{load, open};
 
 #[cfg(not(feature = "cuda"))]
 use super::Failure;
@@ -18,10 +18,17 @@ pub(super) fn load(
     _source: &crate::model::ModelSource,
     ordinal: usize,
 ) -> Result<super::loading::Loaded, Failure> {
-    Err(Failure::new(format!(
+    Err(built_for_the_cpu(ordinal)
+        .hint("build it with `cargo build --release --features cuda`, or leave --device out"))
+}
+
+/// Why a binary without kernels does nothing with a GPU.
+#[cfg(not(feature = "cuda"))]
+pub(super) fn built_for_the_cpu(ordinal: usize) -> Failure {
+    Failure::new(format!(
         "cuda:{ordinal} was asked for, but this binary was built for the CPU alone"
     ))
-    .hint("build it with `cargo build --release --features cuda`, or leave --device out"))
+    .hint("build it with `cargo build --release --features cuda`")
 }
 
 #[cfg(all(test, not(feature = "cuda")))]

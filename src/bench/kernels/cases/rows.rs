@@ -1,0 +1,217 @@
+//! Kernels that treat each row by itself: bound by memory, all of them.
+
+use super::Choice;
+use crate::bench::kernels::pool::{Case, Pool, shuffled};
+use crate::bench::kernels::{Cost, KernelBenchError, Shape};
+use crate::ops::{self, Device, RopeStoreKv, RouteSizes, Sample, SampleRow};
+
+/// Per row: the addend and the residual read, the residual written (f32), the normed row written (bf16). The weight.
+pub(super) fn add_rms_norm<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let hidden = shape.hidden;
+    pool.case(
+        moves(m * hidden * (4 + 4 + 4 + 2) + hidden * 4),
+        |pool, _| {
+            let tensors = [
+                pool.floats(m * hidden)?,
+                pool.floats(m * hidden)?,
+                pool.floats(hidden)?,
+                pool.empty(m * hidden * 2)?,
+            ];
+            Ok(vec![ops::add_rms_norm_launch(
+                tensors,
+                m as u32,
+                hidden as u32,
+                1e-5,
+            )])
+        },
+    )
+}
+
+/// Per row: its id, its weights read (bf16), the row and a row of zeros written (f32).
+pub(super) fn embedding<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let hidden = shape.hidden;
+    let table = pool.halves(shape.vocab * hidden)?;
+    pool.case(moves(m * (4 + hidden * (2 + 4 + 4))), |pool, set| {
+        let order = shuffled(shape.vocab, set as u32);
+        let ids: Vec<u32> = order.into_iter().cycle().take(m).collect();
+        let tensors = [
+            table,
+            pool.words(&ids)?,
+            pool.empty(m * hidden * 4)?,
+            pool.empty(m * hidden * 4)?,
+        ];
+        Ok(vec![ops::embedding_launch(
+            tensors,
+            m as u32,
+            hidden as u32,
+        )])
+    })
+}
+
+/// Per row: queries, keys and values read (f32), as many written (bf16), angles (f32), position and slot.
+pub(super) fn rope_store_kv<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let width = shape.q_width() + 2 * shape.kv_width();
+    pool.case(
+        moves(m * (width * (4 + 2) + shape.head_dim * 4 + 8)),
+        |pool, set| {
+            let positions: Vec<u32> = (0..m as u32).collect();
+            let tensors = RopeStoreKv {
+                qkv: pool.floats(m * width)?,
+                positions: pool.words(&positions)?,
+                slots: pool.words(&shuffled(m, set as u32))?,
+                cos: pool.floats(m * shape.head_dim / 2)?,
+                sin: pool.floats(m * shape.head_dim / 2)?,
+                q: pool.empty(m * shape.q_width() * 2)?,
+                k_cache: pool.empty(m * shape.kv_width() * 2)?,
+                v_cache: pool.empty(m * shape.kv_width() * 2)?,
+            };
+            let [heads, kv_heads, head_dim] =
+                [shape.heads, shape.kv_heads, shape.head_dim].map(|size| size as u32);
+            Ok(vec![ops::rope_store_kv_launch(
+                tensors, m as u32, heads, kv_heads, head_dim,
+            )])
+        },
+    )
+}
+
+/// Rows and gate read (bf16); experts written and read again, weights, order, offsets written. Products with the gate.
+pub(super) fn route<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let Shape {
+        hidden,
+        experts,
+        top_k,
+        ..
+    } = *shape;
+    let pairs = m * top_k;
+    let cost = Cost {
+        bytes: ((m + experts) * hidden * 2 + pairs * (4 + 4 + 4 + 4) + (experts + 1) * 4) as u64,
+        flops: (2 * m * hidden * experts) as u64,
+    };
+    let sizes = RouteSizes {
+        num_tokens: m as u32,
+        hidden: hidden as u32,
+        num_experts: experts as u32,
+        top_k: top_k as u32,
+    };
+    pool.case(cost, |pool, _| {
+        let (normed, gate) = (pool.halves(m * hidden)?, pool.halves(experts * hidden)?);
+        let (chosen, weights) = (pool.empty(pairs * 4)?, pool.empty(pairs * 4)?);
+        let (order, offsets) = (pool.empty(pairs * 4)?, pool.empty((experts + 1) * 4)?);
+        Ok(vec![
+            ops::route_launch([normed, gate, chosen, weights], sizes),
+            ops::sort_by_expert_launch([chosen, order, offsets], pairs as u32, experts as u32),
+        ])
+    })
+}
+
+/// Per pair: gate and up read, their product written, all in bf16. The number of pairs.
+pub(super) fn silu_mul<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let (pairs, width) = (m * shape.top_k, shape.intermediate);
+    pool.case(moves(pairs * width * (2 + 2 + 2) + 4), |pool, _| {
+        let tensors = [
+            pool.halves(pairs * 2 * width)?,
+            pool.empty(pairs * width * 2)?,
+            pool.words(&[pairs as u32])?,
+        ];
+        Ok(vec![ops::silu_mul_launch(
+            tensors,
+            pairs as u32,
+            width as u32,
+        )])
+    })
+}
+
+/// Per pair: a row read (f32) and its weight. Per token: a row written (f32).
+pub(super) fn combine_experts<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let (hidden, top_k) = (shape.hidden, shape.top_k);
+    let pairs = m * top_k;
+    pool.case(
+        moves(pairs * (hidden * 4 + 4) + m * hidden * 4),
+        |pool, _| {
+            let tensors = [
+                pool.floats(pairs * hidden)?,
+                pool.floats(pairs)?,
+                pool.empty(m * hidden * 4)?,
+            ];
+            let [hidden, top_k] = [hidden, top_k].map(|size| size as u32);
+            Ok(vec![ops::combine_experts_launch(
+                tensors, m as u32, hidden, top_k,
+            )])
+        },
+    )
+}
+
+/// Per row: its logits (f32), how to choose (16 words), the chosen id. To read logits once is the least there is.
+pub(super) fn sample<D: Device>(
+    pool: &mut Pool<'_, D>,
+    shape: &Shape,
+    choice: Choice,
+    m: usize,
+) -> Result<Case, KernelBenchError> {
+    let vocab = shape.vocab;
+    pool.case(moves(m * (vocab * 4 + 16 * 4 + 4)), |pool, set| {
+        let words: Vec<u32> = (0..m as u32)
+            .flat_map(|row| sample_row(choice, set as u64, row).words())
+            .collect();
+        let rows = pool.words(&words)?;
+        let tensors = Sample {
+            logits: pool.floats(m * vocab)?,
+            rows,
+            // No row names any of these.
+            bias: rows,
+            masks: rows,
+            counts: rows,
+            adjusted: rows,
+            ids: pool.empty(m * 4)?,
+        };
+        Ok(vec![ops::sample_launch(tensors, m as u32, vocab as u32)])
+    })
+}
+
+/// Logits between −1 and 1 are flat: at temperature 0.05 they spread over e⁴⁰, as those of a model do.
+fn sample_row(choice: Choice, seed: u64, stream: u32) -> SampleRow {
+    match choice {
+        Choice::Greedy => SampleRow {
+            temperature: 0.0,
+            ..SampleRow::default()
+        },
+        Choice::TopP => SampleRow {
+            temperature: 0.05,
+            top_p: 0.95,
+            seed,
+            stream,
+            ..SampleRow::default()
+        },
+    }
+}
+
+fn moves(bytes: usize) -> Cost {
+    Cost {
+        bytes: bytes as u64,
+        flops: 0,
+    }
+}

@@ -1,0 +1,276 @@
+//! Kernels one by one, on any [`Device`]: what a launch takes, against what the device's memory and tensor cores allow.
+//!
+//! First two ceilings are measured: copies, and our own bf16 product of square matrices. Then each kernel runs at a model's
+//! shapes over numbers of rows. A kernel must move some bytes and do some operations; at the ceilings that takes a least
+//! time, and a row tells how much of its own time that is. Knows no engine and no requests.
+
+mod cases;
+mod pool;
+mod routing;
+mod timer;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use self::pool::Pool;
+use self::timer::{copy_time, launch_time};
+use crate::model::MixtralConfig;
+use crate::ops::{Device, OpError, QuantiseError};
+
+/// The sizes that kernels run at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shape {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside of an expert.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens in the vocabulary.
+    pub vocab: usize,
+    /// Experts.
+    pub experts: usize,
+    /// Experts that see each token.
+    pub top_k: usize,
+    /// Tokens of a block of the KV cache.
+    pub block_size: usize,
+    /// Contexts, in tokens, of sequences that decode.
+    pub contexts: Vec<usize>,
+    /// Rows from which on they are measured as a prompt, too.
+    pub least_prompt: usize,
+    /// Rows up to which the output layer is measured: sequences of a step, not its tokens.
+    pub most_logit_rows: usize,
+}
+
+impl Shape {
+    /// The shape of a model, with contexts of 1,024 and 8,192 tokens in blocks of 16.
+    pub fn of(config: &MixtralConfig) -> Self {
+        Self {
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            vocab: config.vocab_size,
+            experts: config.num_local_experts,
+            top_k: config.num_experts_per_tok,
+            block_size: 16,
+            contexts: vec![1024, 8192],
+            least_prompt: 64,
+            most_logit_rows: 256,
+        }
+    }
+
+    fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// How much work goes into a measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Effort {
+    /// Bytes of the copy that memory's ceiling is measured with.
+    pub copy_bytes: usize,
+    /// Width of the square matrices that the tensor cores' ceiling is measured with.
+    pub matrix_width: usize,
+    /// A launch finds its tensors in no cache: others that move so many bytes come before it has its turn again.
+    pub cold_bytes: usize,
+    /// At most so many sets of tensors take turns, at least two.
+    pub most_sets: usize,
+    /// A graph is as many launches as take about so long.
+    #[serde(skip)]
+    pub graph_time: Duration,
+    /// Graphs whose median counts.
+    pub replays: usize,
+    /// Device memory that a row may take, in bytes; one that needs more is left out.
+    pub room: u64,
+}
+
+impl Effort {
+    /// For a GPU with so many bytes of free memory.
+    ///
+    /// 256 MiB is five times the second-level cache of an H100. A graph of 10 ms makes its own launch and the wait for it,
+    /// some 20 µs, a matter of 0.2 %.
+    pub fn on_gpu(free: u64) -> Self {
+        Self {
+            copy_bytes: 1 << 30,
+            matrix_width: 8192,
+            cold_bytes: 256 << 20,
+            most_sets: 256,
+            graph_time: Duration::from_millis(10),
+            replays: 7,
+            room: free.saturating_sub(KEPT_FREE),
+        }
+    }
+}
+
+/// What the device does at best, as measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ceilings {
+    /// Of a copy within the device, in GB/s: bytes read and bytes written.
+    pub copy_gb_per_s: f64,
+    /// Of our own bf16 product of square matrices, in TFLOP/s. A better kernel may do more.
+    pub bf16_tflop_per_s: f64,
+}
+
+/// What a launch cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Bytes that are read or written once each: weights of experts that have rows, activations, results.
+    pub bytes: u64,
+    /// Multiplications and additions of products, two for each pair of factors.
+    pub flops: u64,
+}
+
+/// What limits a launch at its best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// The bytes.
+    Memory,
+    /// The operations.
+    Compute,
+}
+
+/// One kernel, or two that belong together, at one number of rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What ran, such as `experts q8_0`.
+    pub name: String,
+    /// Rows: tokens, or sequences that decode.
+    pub rows: usize,
+    /// Microseconds: of the median graph, divided by its launches.
+    pub us: f64,
+    /// What it had to do.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// 10⁹ bytes per second of its time.
+    pub gb_per_s: f64,
+    /// 10¹² operations per second of its time.
+    pub tflop_per_s: f64,
+    /// Which of the two ceilings is lower for it.
+    pub bound: Bound,
+    /// The least time at that ceiling, in percent of its time. Over 100 where a ceiling was measured too low: memory reads
+    /// somewhat faster than it copies.
+    pub percent: f64,
+}
+
+impl Row {
+    fn new(name: String, rows: usize, time: Duration, cost: Cost, ceilings: Ceilings) -> Self {
+        let seconds = time.as_secs_f64();
+        let (gigabytes, teraflops) = (cost.bytes as f64 / 1e9, cost.flops as f64 / 1e12);
+        let memory = gigabytes / ceilings.copy_gb_per_s;
+        let compute = teraflops / ceilings.bf16_tflop_per_s;
+        Self {
+            name,
+            rows,
+            us: seconds * 1e6,
+            cost,
+            gb_per_s: gigabytes / seconds,
+            tflop_per_s: teraflops / seconds,
+            bound: if memory >= compute {
+                Bound::Memory
+            } else {
+                Bound::Compute
+            },
+            percent: 100.0 * memory.max(compute) / seconds,
+        }
+    }
+}
+
+/// What a measurement says, as soon as it is known.
+#[derive(Debug)]
+pub enum Heard {
+    /// First of all.
+    Ceilings(Ceilings),
+    /// A kernel was measured.
+    Row(Row),
+    /// A kernel was left out: its tensors do not fit.
+    Skipped {
+        /// What would have run.
+        name: String,
+        /// Rows.
+        rows: usize,
+    },
+}
+
+/// Measures the ceilings, then each kernel at each of `rows`; `hear` is told.
+///
+/// # Errors
+/// [`KernelBenchError`] if the device fails, or if there is no room for the ceilings.
+pub fn measure<D: Device>(
+    device: &D,
+    shape: &Shape,
+    rows: &[usize],
+    effort: &Effort,
+    mut hear: impl FnMut(Heard) -> std::io::Result<()>,
+) -> Result<(), KernelBenchError> {
+    let ceilings = ceilings(device, effort)?;
+    hear(Heard::Ceilings(ceilings))?;
+    for kernel in cases::all(shape) {
+        for &rows in rows.iter().filter(|&&rows| kernel.takes(shape, rows)) {
+            let name = kernel.name();
+            let mut pool = Pool::new(device, effort);
+            let heard = match kernel.prepare(&mut pool, shape, rows) {
+                Ok(case) => {
+                    let time = launch_time(&pool, &case.sets, effort)?;
+                    Heard::Row(Row::new(name, rows, time, case.cost, ceilings))
+                }
+                Err(KernelBenchError::NoRoom { .. }) => Heard::Skipped { name, rows },
+                Err(error) => return Err(error),
+            };
+            hear(heard)?;
+        }
+    }
+    Ok(())
+}
+
+fn ceilings<D: Device>(device: &D, effort: &Effort) -> Result<Ceilings, KernelBenchError> {
+    let copied = 2.0 * effort.copy_bytes as f64;
+    let copy = copy_time(&mut Pool::new(device, effort), effort)?;
+    let width = effort.matrix_width;
+    let mut pool = Pool::new(device, effort);
+    let case = cases::bf16_product(&mut pool, [width; 3])?;
+    let product = launch_time(&pool, &case.sets, effort)?;
+    Ok(Ceilings {
+        copy_gb_per_s: copied / 1e9 / copy.as_secs_f64(),
+        bf16_tflop_per_s: case.cost.flops as f64 / 1e12 / product.as_secs_f64(),
+    })
+}
+
+/// Why kernels could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelBenchError {
+    /// The device failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// Weights of this shape cannot be stored so.
+    #[error("a matrix of the bench {0}")]
+    Quantise(#[from] QuantiseError),
+    /// Tensors take more memory than a row may.
+    #[error("tensors of {wanted} bytes, and there is room for {room}")]
+    NoRoom {
+        /// All of them together, as far as they were asked for.
+        wanted: u64,
+        /// As [`Effort::room`].
+        room: u64,
+    },
+    /// Nobody can be told.
+    #[error("cannot write results: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// Left to the driver and to graphs.
+const KEPT_FREE: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests;

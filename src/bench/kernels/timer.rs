@@ -1,0 +1,101 @@
+//! How long launches take: the median of a few replays of one graph, which costs the host next to nothing.
+
+use std::time::{Duration, Instant};
+
+use super::pool::Pool;
+use super::{Effort, KernelBenchError};
+use crate::bench::Distribution;
+use crate::ops::{Address, Device, Launch, OpError};
+
+/// Time of one set's launches.
+pub(super) fn launch_time<D: Device>(
+    pool: &Pool<'_, D>,
+    sets: &[Vec<Launch>],
+    effort: &Effort,
+) -> Result<Duration, KernelBenchError> {
+    let device = pool.device;
+    let record = |turns: usize| {
+        device.capture(|| {
+            let launches = std::iter::repeat_n(sets, turns).flatten().flatten();
+            launches.into_iter().try_for_each(|it| device.launch(it))
+        })
+    };
+    let marker = Marker::new(device)?;
+    let replay = |graph: &D::Graph| marker.time(device, || device.replay(graph));
+    // A launch that the device has not seen may cost it time that later ones do not: the first replay does not count.
+    let pilot = record(1)?;
+    replay(&pilot)?;
+    let turn = replay(&pilot)?;
+    let nodes = sets.iter().map(Vec::len).sum::<usize>().max(1);
+    let wanted = effort.graph_time.as_secs_f64() / turn.as_secs_f64().max(1e-6);
+    let turns = (wanted.ceil() as usize).clamp(1, (MOST_NODES / nodes).max(1));
+    let graph = if turns == 1 { pilot } else { record(turns)? };
+    let mut seconds = Vec::with_capacity(effort.replays);
+    for _ in 0..effort.replays.max(1) {
+        seconds.push(replay(&graph)?.as_secs_f64());
+    }
+    let median = Distribution::of(seconds).median();
+    Ok(Duration::from_secs_f64(
+        median / (turns * sets.len()) as f64,
+    ))
+}
+
+/// Time of one copy of [`Effort::copy_bytes`] bytes within the device.
+pub(super) fn copy_time<D: Device>(
+    pool: &mut Pool<'_, D>,
+    effort: &Effort,
+) -> Result<Duration, KernelBenchError> {
+    let bytes = effort.copy_bytes;
+    let from = pool.floats(bytes / size_of::<f32>())?;
+    let to = pool.empty(bytes)?;
+    let device = pool.device;
+    let marker = Marker::new(device)?;
+    let copies = || (0..COPIES).try_for_each(|_| device.copy(from, to, bytes));
+    marker.time(device, copies)?;
+    let mut seconds = Vec::with_capacity(effort.replays);
+    for _ in 0..effort.replays.max(1) {
+        seconds.push(marker.time(device, copies)?.as_secs_f64());
+    }
+    let median = Distribution::of(seconds).median();
+    Ok(Duration::from_secs_f64(median / COPIES as f64))
+}
+
+/// A few bytes on the device. To download them is to wait for all that was asked before.
+struct Marker<M> {
+    at: Address,
+    _memory: M,
+}
+
+impl<M: crate::ops::Memory> Marker<M> {
+    fn new<D: Device<Memory = M>>(device: &D) -> Result<Self, OpError> {
+        let memory = device.allocate(size_of::<u32>())?;
+        let at = memory.address();
+        device.upload(&[0; size_of::<u32>()], at)?;
+        Ok(Self {
+            at,
+            _memory: memory,
+        })
+    }
+
+    fn wait<D: Device>(&self, device: &D) -> Result<(), OpError> {
+        device.download(self.at, &mut [0; size_of::<u32>()])
+    }
+
+    /// From an idle device until it is idle again.
+    fn time<D: Device>(
+        &self,
+        device: &D,
+        work: impl FnOnce() -> Result<(), OpError>,
+    ) -> Result<Duration, OpError> {
+        self.wait(device)?;
+        let start = Instant::now();
+        work()?;
+        self.wait(device)?;
+        Ok(start.elapsed())
+    }
+}
+
+/// Of a graph. More take the driver long to make ready.
+const MOST_NODES: usize = 4096;
+
+const COPIES: usize = 10;

@@ -256,12 +256,12 @@ pub enum KernelBenchError {
     /// Weights of this shape cannot be stored so.
     #[error("a matrix of the bench {0}")]
     Quantise(#[from] QuantiseError),
-    /// Tensors take more memory than a row may.
+    /// Tensors take more memory than a row may, or than there is.
     #[error("tensors of {wanted} bytes, and there is room for {room}")]
     NoRoom {
         /// All of them together, as far as they were asked for.
         wanted: u64,
-        /// As [`Effort::room`].
+        /// As [`Effort::room`]; where the device refused, those that it gave.
         room: u64,
     },
     /// Nobody can be told.

@@ -54,11 +54,14 @@ impl<'a, D: Device> Pool<'a, D> {
     /// [`KernelBenchError::NoRoom`] if it is one too many.
     pub fn empty(&mut self, bytes: usize) -> Result<Address, KernelBenchError> {
         let wanted = self.taken + (bytes as u64).next_multiple_of(GRANULE);
+        let no_room = |room| KernelBenchError::NoRoom { wanted, room };
         if wanted > self.effort.room {
-            let room = self.effort.room;
-            return Err(KernelBenchError::NoRoom { wanted, room });
+            return Err(no_room(self.effort.room));
         }
-        let memory = self.device.allocate(bytes)?;
+        // Memory that was free at the start may be in pieces, or somebody else's by now. A kernel's fault does not come
+        // up here: it was waited for before.
+        let allocated = self.device.allocate(bytes);
+        let memory = allocated.map_err(|_| no_room(self.taken))?;
         let address = memory.address();
         self.memory.push(memory);
         self.taken = wanted;

@@ -19,7 +19,7 @@ fn small() -> Shape {
     }
 }
 
-fn least() -> Effort {
+pub(super) fn least() -> Effort {
     Effort {
         copy_bytes: 1 << 16,
         matrix_width: 64,

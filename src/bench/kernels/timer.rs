@@ -99,3 +99,109 @@ impl<M: crate::ops::Memory> Marker<M> {
 const MOST_NODES: usize = 4096;
 
 const COPIES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread::sleep;
+
+    use super::*;
+    use crate::bench::kernels::tests::least;
+    use crate::ops::Memory;
+
+    /// Launches that take 1 ms each. A graph is how many there are.
+    #[derive(Debug, Default)]
+    struct Slow {
+        recorded: Mutex<usize>,
+        replayed: Mutex<Vec<usize>>,
+    }
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Memory for Nowhere {
+        fn address(&self) -> Address {
+            Address(256)
+        }
+    }
+
+    impl Device for Slow {
+        type Memory = Nowhere;
+        type Graph = usize;
+
+        fn describe(&self) -> String {
+            "slow".to_owned()
+        }
+
+        fn allocate(&self, _: usize) -> Result<Nowhere, OpError> {
+            Ok(Nowhere)
+        }
+
+        fn upload(&self, _: &[u8], _: Address) -> Result<(), OpError> {
+            Ok(())
+        }
+
+        fn download(&self, _: Address, _: &mut [u8]) -> Result<(), OpError> {
+            Ok(())
+        }
+
+        fn copy(&self, _: Address, _: Address, _: usize) -> Result<(), OpError> {
+            Ok(())
+        }
+
+        fn launch(&self, _: &Launch) -> Result<(), OpError> {
+            *self.recorded.lock().unwrap() += 1;
+            Ok(())
+        }
+
+        fn capture<E: From<OpError>>(
+            &self,
+            work: impl FnOnce() -> Result<(), E>,
+        ) -> Result<usize, E> {
+            *self.recorded.lock().unwrap() = 0;
+            work()?;
+            Ok(*self.recorded.lock().unwrap())
+        }
+
+        fn replay(&self, graph: &usize) -> Result<(), OpError> {
+            self.replayed.lock().unwrap().push(*graph);
+            sleep(LAUNCH * *graph as u32);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn time_is_that_of_one_set_however_many_a_graph_has() {
+        let device = Slow::default();
+        let effort = Effort {
+            graph_time: 40 * LAUNCH,
+            replays: 3,
+            ..least()
+        };
+        let launch = Launch {
+            kernel: "slow",
+            grid: [1; 3],
+            block: [1; 3],
+            shared_bytes: 0,
+            arguments: Vec::new(),
+        };
+        // Two sets of two launches each.
+        let sets = vec![vec![launch.clone(), launch]; 2];
+        let time = launch_time(&Pool::new(&device, &effort), &sets, &effort).unwrap();
+        // A sleep is never shorter than it should be. That of a graph would have to be twice as long to fail.
+        assert!(time >= 2 * LAUNCH && time < 4 * LAUNCH, "{time:?}");
+        let replayed = device.replayed.lock().unwrap().clone();
+        let [first, second, graphs @ ..] = &replayed[..] else {
+            panic!("{replayed:?}")
+        };
+        assert_eq!([first, second], [&4; 2], "each set once");
+        assert_eq!(graphs.len(), 3);
+        // Ten turns, fewer if the machine was slow when it counted.
+        assert!(
+            graphs.iter().all(|&it| it % 4 == 0 && it <= 40),
+            "{replayed:?}"
+        );
+    }
+
+    const LAUNCH: Duration = Duration::from_millis(1);
+}

@@ -669,6 +669,13 @@ extern "C" std::size_t emulated_unwritten(void *at) {
   return count;
 }
 
+// How many parameters a kernel has; -1 if there is none of that name.
+extern "C" int emulated_parameters(const char *name) {
+  for (unsigned i = 0; i < emulated_entry_count; ++i)
+    if (!std::strcmp(emulated_entries[i]->name, name)) return int(emulated_entries[i]->count);
+  return -1;
+}
+
 // Runs a kernel; 0, or 1 with a sentence in `fault`.
 extern "C" int emulated_launch(const char *name, const unsigned *grid, const unsigned *block, unsigned dynamic_bytes,
                                void *const *arguments, unsigned count, char *fault, std::size_t room) {

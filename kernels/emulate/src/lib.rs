@@ -266,36 +266,64 @@ impl Launch<'_> {
                 Argument::F32(number) => u64::from_ne_bytes(widened(number.to_ne_bytes())),
             })
             .collect();
-        let mut addresses: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|value| std::ptr::from_mut(value).cast())
-            .collect();
-        let mut said = [0u8; 512];
-        let _machine = machine();
-        // SAFETY: grid and block are three numbers, arguments `len` addresses of 8 bytes each, and the runtime writes at
-        // most `said.len()` bytes with a zero at the end. Every access of the kernel is judged before it is made.
-        #[allow(unsafe_code)]
-        let failed = unsafe {
-            emulated_launch(
-                kernel.as_ptr(),
-                self.grid.as_ptr(),
-                self.block.as_ptr(),
-                self.shared_bytes,
-                addresses.as_mut_ptr(),
-                addresses.len() as u32,
-                said.as_mut_ptr().cast(),
-                said.len(),
-            )
-        };
-        if failed == 0 {
-            return Ok(());
-        }
-        let length = said
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(said.len());
-        Err(Fault(String::from_utf8_lossy(&said[..length]).into_owned()))
+        launch_raw(
+            &kernel,
+            self.grid,
+            self.block,
+            self.shared_bytes,
+            &mut values,
+        )
     }
+}
+
+/// How many parameters a kernel has; `None` if there is no such kernel.
+pub fn parameters(kernel: &std::ffi::CStr) -> Option<usize> {
+    // SAFETY: a string that ends in a zero; the table is constant.
+    #[allow(unsafe_code)]
+    let count = unsafe { emulated_parameters(kernel.as_ptr()) };
+    usize::try_from(count).ok()
+}
+
+/// Runs a kernel whose arguments are given as the driver takes them: each in the first of eight bytes of its own.
+///
+/// # Errors
+/// As [`Launch::run`].
+pub fn launch_raw(
+    kernel: &std::ffi::CStr,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    values: &mut [u64],
+) -> Result<(), Fault> {
+    let mut addresses: Vec<*mut c_void> = values
+        .iter_mut()
+        .map(|value| std::ptr::from_mut(value).cast())
+        .collect();
+    let mut said = [0u8; 512];
+    let _machine = machine();
+    // SAFETY: grid and block are three numbers, arguments `len` addresses of 8 bytes each, and the runtime writes at most
+    // `said.len()` bytes with a zero at the end. Every access of the kernel is judged before it is made.
+    #[allow(unsafe_code)]
+    let failed = unsafe {
+        emulated_launch(
+            kernel.as_ptr(),
+            grid.as_ptr(),
+            block.as_ptr(),
+            shared_bytes,
+            addresses.as_mut_ptr(),
+            addresses.len() as u32,
+            said.as_mut_ptr().cast(),
+            said.len(),
+        )
+    };
+    if failed == 0 {
+        return Ok(());
+    }
+    let length = said
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(said.len());
+    Err(Fault(String::from_utf8_lossy(&said[..length]).into_owned()))
 }
 
 /// Four bytes at the front of eight, where a 32-bit parameter is read.
@@ -314,6 +342,7 @@ fn machine() -> MutexGuard<'static, ()> {
 unsafe extern "C" {
     fn emulated_register(at: *mut c_void, bytes: usize, initialised: bool);
     fn emulated_unregister(at: *mut c_void);
+    fn emulated_parameters(name: *const c_char) -> c_int;
     fn emulated_within(at: *mut c_void, bytes: usize) -> bool;
     fn emulated_written(at: *mut c_void, bytes: usize);
     fn emulated_unwritten(at: *mut c_void) -> usize;

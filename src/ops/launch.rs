@@ -31,8 +31,8 @@ pub enum Argument {
 impl Argument {
     /// Its bytes at the front of eight, as a little-endian machine reads them.
     #[cfg(feature = "cuda")]
-    pub(super) fn to_bits(&self) -> u64 {
-        match *self {
+    pub(super) fn to_bits(self) -> u64 {
+        match self {
             Self::Address(Address(address)) => address,
             Self::U32(number) => u64::from(number),
             Self::F32(number) => u64::from(number.to_bits()),

@@ -18,7 +18,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverErr
 use self::images::IMAGES;
 use super::OpError;
 use super::device::{Device, Memory};
-use super::launch::{Address, Argument, Launch};
+use super::launch::{Address, Launch};
 
 /// An NVIDIA GPU.
 pub struct Cuda {
@@ -209,7 +209,7 @@ impl Device for Cuda {
             .allow(launch.shared_bytes)
             .map_err(|error| driver(launch.kernel, &error))?;
         // Each argument in eight bytes of its own; the driver reads as many as the kernel's parameter has.
-        let mut values: Vec<u64> = launch.arguments.iter().map(Argument::to_bits).collect();
+        let mut values: Vec<u64> = launch.arguments.iter().map(|it| it.to_bits()).collect();
         let mut pointers: Vec<*mut c_void> = values
             .iter_mut()
             .map(|value| std::ptr::from_mut(value).cast())

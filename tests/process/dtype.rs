@@ -126,6 +126,25 @@ fn the_engines_bench_measures_the_dtype_that_it_names() {
     );
 }
 
+#[test]
+fn the_engines_bench_runs_a_synthetic_model_stored_as_its_name_says() {
+    let home = Home::new();
+    let model = "synthetic:seedling,dtype=w4a16,layers=2";
+    let sizes = ["--batch", "2", "--prompt-len", "8", "--output-len", "4"];
+    let said = home.run(&[&["bench", "engine", "--model", model], &sizes[..]].concat());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let title = "seedling,dtype=w4a16,layers=2 (w4a16)  ·  cpu";
+    assert!(said.stdout.starts_with(title), "{}", said.stdout);
+    let refused = home.run(&["bench", "engine", "--model", "synthetic:mixtral-9x7b"]);
+    assert_eq!(refused.code, Some(2));
+    assert_eq!(
+        refused.stderr,
+        "error: model is \"synthetic:mixtral-9x7b\", wanted \"seedling\", a checkpoint folder, synthetic:SHAPE or \
+         null:SHAPE[@DEVICE-PRECISION] (from --model)\n\
+         hint: there is no shape \"mixtral-9x7b\"; there are mixtral-8x7b, mixtral-8x22b, seedling\n"
+    );
+}
+
 /// A file of the model in the binary.
 fn seedling(file: &str) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/seedling/");

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::model::Backend;
 use crate::model::testing::{Part, Sequence, TINY, batch, load, to_bf16, write_checkpoint};
 use crate::model::{Cpu, KvCache, LoadOptions, Mixtral, ModelSource, Synthetic};
 use crate::ops::test_device::TestDevice;

@@ -1,0 +1,346 @@
+//! The operations of the model's layers as launches of kernels.
+
+use std::ops::Deref;
+
+use super::OnDevice;
+use super::weights::{Weights, upload_floats};
+use super::workspace::Step;
+use crate::model::backend::Backend;
+use crate::model::weights::Checkpoint;
+use crate::model::{MixtralConfig, ModelError, StepBatch};
+use crate::ops::{
+    self, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention, RopeStoreKv,
+    RouteSizes, Sample, Side,
+};
+
+/// Keys and values of a layer: each `[num_blocks, block_size, kv_heads, head_dim]`, bf16.
+#[derive(Debug)]
+pub struct LayerCache<D: Device> {
+    k: D::Memory,
+    v: D::Memory,
+    block_bytes: usize,
+}
+
+impl<D: Device> Backend for OnDevice<D> {
+    type Matrix = Weights<D>;
+    type Qkv = Weights<D>;
+    type Experts = Weights<D>;
+    type Norm = D::Memory;
+    type Table = Weights<D>;
+    type LayerCache = LayerCache<D>;
+    type Step = Step;
+
+    const CACHE_ELEMENT_BYTES: usize = 2;
+
+    fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    fn norm(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        hidden: usize,
+    ) -> Result<D::Memory, ModelError> {
+        upload_floats(&self.device, &checkpoint.widened(name, &[hidden])?)
+    }
+
+    fn table(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
+        self.plain(checkpoint, name, shape)
+    }
+
+    fn gate(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
+        self.plain(checkpoint, name, shape)
+    }
+
+    fn matrix(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
+        let [rows, columns] = shape;
+        self.load(checkpoint, [1, rows, columns], |_| {
+            vec![(name.to_owned(), rows)]
+        })
+    }
+
+    fn tied(&self, table: &Weights<D>) -> Result<Weights<D>, ModelError> {
+        Ok(table.shared())
+    }
+
+    fn qkv(
+        &self,
+        checkpoint: &Checkpoint,
+        names: [&str; 3],
+        config: &MixtralConfig,
+    ) -> Result<Weights<D>, ModelError> {
+        let (q, kv, hidden) = (config.q_width(), config.kv_width(), config.hidden_size);
+        let parts = names.map(str::to_owned).into_iter().zip([q, kv, kv]);
+        self.load(checkpoint, [1, q + 2 * kv, hidden], |_| {
+            parts.clone().collect()
+        })
+    }
+
+    fn experts(
+        &self,
+        checkpoint: &Checkpoint,
+        names: &[String],
+        [rows, _]: [usize; 2],
+        stack: [usize; 3],
+    ) -> Result<Weights<D>, ModelError> {
+        let parts_of_each = names.len() / stack[0];
+        self.load(checkpoint, stack, |expert| {
+            let its = &names[expert * parts_of_each..][..parts_of_each];
+            its.iter().map(|name| (name.clone(), rows)).collect()
+        })
+    }
+
+    fn storage(&self, matrix: &Weights<D>) -> &'static str {
+        matrix.storage().name()
+    }
+
+    fn layer_cache(&self, shape: [usize; 4]) -> Result<LayerCache<D>, ModelError> {
+        let block_bytes = shape[1..].iter().product::<usize>() * Self::CACHE_ELEMENT_BYTES;
+        let half = || self.device.allocate(shape[0] * block_bytes);
+        Ok(LayerCache {
+            k: half()?,
+            v: half()?,
+            block_bytes,
+        })
+    }
+
+    fn copy_blocks(&self, copies: &[u32], cache: &LayerCache<D>) -> Result<(), ModelError> {
+        for &[from, to] in copies.as_chunks::<2>().0 {
+            for half in [&cache.k, &cache.v] {
+                let block = |block: u32| half.address().offset(block as usize * cache.block_bytes);
+                self.device
+                    .copy(block(from), block(to), cache.block_bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Step, ModelError> {
+        self.recount(&batch.choice.recounts)?;
+        let padding = self.graphs.padding(batch, block_size);
+        self.workspace
+            .step(&self.device, batch, block_size, padding)
+    }
+
+    fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>
+    where
+        F: FnOnce() -> Result<(), ModelError> + Send,
+    {
+        self.graphs.run(&self.device, step, compute)
+    }
+
+    fn embed(&self, table: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        let tensors = [
+            table.address(),
+            step.input_ids,
+            step.at.delta,
+            step.at.residual,
+        ];
+        let launch = ops::embedding_launch(tensors, step.num_tokens, table.columns);
+        Ok(self.device.launch(&launch)?)
+    }
+
+    fn add_rms_norm(&self, weight: &D::Memory, step: &Step) -> Result<(), ModelError> {
+        let at = &step.at;
+        let tensors = [at.delta, at.residual, weight.address(), at.normed];
+        let (hidden, eps) = (
+            self.config.hidden_size as u32,
+            self.config.rms_norm_eps as f32,
+        );
+        Ok(self.device.launch(&ops::add_rms_norm_launch(
+            tensors,
+            step.num_tokens,
+            hidden,
+            eps,
+        ))?)
+    }
+
+    fn project_qkv(&self, weights: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        self.linear(step.at.normed, weights, step.num_tokens, step.at.qkv)
+    }
+
+    fn rope_store_kv(&self, step: &Step, cache: &LayerCache<D>) -> Result<(), ModelError> {
+        let tensors = RopeStoreKv {
+            qkv: step.at.qkv,
+            positions: step.positions,
+            slots: step.slots,
+            cos: self.cos.address(),
+            sin: self.sin.address(),
+            q: step.at.q,
+            k_cache: cache.k.address(),
+            v_cache: cache.v.address(),
+        };
+        let launch = ops::rope_store_kv_launch(
+            tensors,
+            step.num_tokens,
+            self.config.num_attention_heads as u32,
+            self.config.num_key_value_heads as u32,
+            self.config.head_dim as u32,
+        );
+        Ok(self.device.launch(&launch)?)
+    }
+
+    fn paged_attention(
+        &self,
+        step: &Step,
+        cache: &LayerCache<D>,
+        window: Option<usize>,
+    ) -> Result<(), ModelError> {
+        let at = PagedAttention {
+            q: step.at.q,
+            k_cache: cache.k.address(),
+            v_cache: cache.v.address(),
+            block_tables: step.block_tables,
+            cu_seqlens_q: step.cu_seqlens_q,
+            context_lens: step.context_lens,
+            scratch: step.at.scratch,
+            out: step.at.attended,
+        };
+        let sizes = AttentionSizes {
+            num_tokens: step.num_tokens,
+            num_seqs: step.num_seqs,
+            max_rows: step.max_rows,
+            max_context: step.max_context,
+            max_blocks: step.max_blocks,
+            block_size: step.block_size,
+            window: window.map_or(0, |window| u32::try_from(window).unwrap_or(0)),
+            heads: self.config.num_attention_heads as u32,
+            kv_heads: self.config.num_key_value_heads as u32,
+            head_dim: self.config.head_dim as u32,
+        };
+        for launch in ops::paged_attention_launches(at, sizes) {
+            self.device.launch(&launch)?;
+        }
+        Ok(())
+    }
+
+    fn project_out(&self, weights: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        self.linear(step.at.attended, weights, step.num_tokens, step.at.delta)
+    }
+
+    fn route(&self, gate: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        let at = &step.at;
+        let top_k = self.config.num_experts_per_tok as u32;
+        let sizes = RouteSizes {
+            num_tokens: step.num_tokens,
+            hidden: gate.columns,
+            num_experts: gate.rows,
+            top_k,
+        };
+        let tensors = [at.normed, gate.address(), at.experts, at.expert_weights];
+        self.device.launch(&ops::route_launch(tensors, sizes))?;
+        let tensors = [at.experts, at.order, at.offsets];
+        let pairs = step.num_tokens * top_k;
+        Ok(self
+            .device
+            .launch(&ops::sort_by_expert_launch(tensors, pairs, gate.rows))?)
+    }
+
+    fn grouped_linear(
+        &self,
+        weights: &Weights<D>,
+        side: Side,
+        step: &Step,
+    ) -> Result<(), ModelError> {
+        let at = &step.at;
+        let (x, y) = match side {
+            Side::In => (at.normed, at.gate_up),
+            Side::Out => (at.activated, at.pairs),
+        };
+        let tensors = GroupedLinear {
+            x,
+            w: weights.address(),
+            order: at.order,
+            offsets: at.offsets,
+            y,
+        };
+        let top_k = self.config.num_experts_per_tok as u32;
+        let sizes = GroupedSizes {
+            num_pairs: step.num_tokens * top_k,
+            n: weights.rows,
+            k: weights.columns,
+            num_experts: self.config.num_local_experts as u32,
+            top_k,
+        };
+        Ok(self
+            .device
+            .launch(&weights.grouped_linear(tensors, side, sizes))?)
+    }
+
+    fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {
+        let at = &step.at;
+        // The last offset is the number of pairs.
+        let pairs = at
+            .offsets
+            .offset(self.config.num_local_experts * size_of::<u32>());
+        let most = step.num_tokens * self.config.num_experts_per_tok as u32;
+        let tensors = [at.gate_up, at.activated, pairs];
+        let width = self.config.intermediate_size as u32;
+        Ok(self
+            .device
+            .launch(&ops::silu_mul_launch(tensors, most, width))?)
+    }
+
+    fn combine_experts(&self, step: &Step) -> Result<(), ModelError> {
+        let at = &step.at;
+        let tensors = [at.pairs, at.expert_weights, at.delta];
+        let (hidden, top_k) = (self.config.hidden_size, self.config.num_experts_per_tok);
+        let launch =
+            ops::combine_experts_launch(tensors, step.num_tokens, hidden as u32, top_k as u32);
+        Ok(self.device.launch(&launch)?)
+    }
+
+    fn logits(&self, lm_head: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        if step.num_logit_rows == 0 {
+            return Ok(());
+        }
+        let at = &step.at;
+        let tensors = [at.normed, step.logit_rows, at.last];
+        self.device.launch(&ops::gather_rows_launch(
+            tensors,
+            step.num_logit_rows,
+            lm_head.columns,
+        ))?;
+        self.linear(at.last, lm_head, step.num_logit_rows, at.logits)?;
+        let tensors = Sample {
+            logits: at.logits,
+            rows: step.choices,
+            bias: step.biases,
+            // Grammars are yet to come; no row names a mask.
+            masks: step.biases,
+            counts: at.counts,
+            adjusted: at.adjusted,
+            ids: at.ids,
+        };
+        let vocab = self.config.vocab_size as u32;
+        Ok(self
+            .device
+            .launch(&ops::sample_launch(tensors, step.num_logit_rows, vocab))?)
+    }
+
+    fn lend_logits(
+        &mut self,
+        rows: usize,
+    ) -> Result<Box<dyn Deref<Target = [f32]> + '_>, ModelError> {
+        let logits = &mut self.workspace.logits[..rows * self.config.vocab_size];
+        self.device
+            .download(self.workspace.at.logits, bytemuck::cast_slice_mut(logits))?;
+        Ok(Box::new(&*logits))
+    }
+}

@@ -1,4 +1,5 @@
-//! Decode steps as recorded graphs: a few sizes, each recorded when it is first seen.
+//! Decode steps as recorded graphs: a few sizes, each recorded when it is seen the second time. The first time its kernels
+//! are launched one by one, so that the driver has loaded them: it does so at the first launch, and may not while recording.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,8 @@ use crate::ops::Device;
 pub(super) struct Graphs<D: Device> {
     enabled: bool,
     limits: Limits,
-    recorded: Mutex<HashMap<Key, D::Graph>>,
+    /// `None`: seen once.
+    recorded: Mutex<HashMap<Key, Option<D::Graph>>>,
 }
 
 /// What a recorded step depends on: addresses of its arrays follow from its sizes.
@@ -53,7 +55,7 @@ impl<D: Device> Graphs<D> {
         }
     }
 
-    /// Runs a step: as recorded, if it has been; else it is recorded first, if it is of a kind that comes again.
+    /// Runs a step: as recorded, if it has been, or launch by launch.
     pub fn run(
         &self,
         device: &D,
@@ -70,13 +72,19 @@ impl<D: Device> Graphs<D> {
             input_ids: step.input_ids.0,
         };
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(graph)) = recorded.get(&key) {
+            return Ok(device.replay(graph)?);
+        }
         if !recorded.contains_key(&key) {
             // Arrays that moved leave graphs behind that nobody can ask for again.
             recorded.retain(|other, _| other.input_ids == key.input_ids);
-            let graph = device.capture(compute)?;
-            recorded.insert(key, graph);
+            recorded.insert(key, None);
+            return compute();
         }
-        Ok(device.replay(&recorded[&key])?)
+        let graph = device.capture(compute)?;
+        device.replay(&graph)?;
+        recorded.insert(key, Some(graph));
+        Ok(())
     }
 }
 

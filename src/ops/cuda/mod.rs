@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
@@ -84,6 +85,15 @@ impl Cuda {
         if major < 8 {
             return Err(refuse(format!(
                 "{name} is of compute capability {major}.{minor}; kernels need 8.0 (A100) or newer"
+            )));
+        }
+        let most = CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_bytes = context.attribute(most).map_err(failed)?;
+        if shared_bytes < SHARED_BYTES {
+            return Err(refuse(format!(
+                "{name} gives a block {} KiB of shared memory; kernels need {} (A100, H100)",
+                shared_bytes >> 10,
+                SHARED_BYTES >> 10
             )));
         }
         let mut kernels = HashMap::new();
@@ -331,6 +341,9 @@ fn said(error: &DriverError) -> String {
         _ => format!("error {:?}", error.0),
     }
 }
+
+/// Shared memory that the largest tile takes, rounded up to what an A100 has.
+const SHARED_BYTES: i32 = 163 << 10;
 
 /// Dynamic shared memory that every kernel may have.
 const WITHOUT_ASKING: u32 = 48 << 10;

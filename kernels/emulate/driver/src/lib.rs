@@ -41,6 +41,9 @@ struct Recorded {
     values: Vec<u64>,
 }
 
+/// What a block of an H100 can have.
+const MOST_SHARED_BYTES: c_int = 227 << 10;
+
 /// As if a card had 2 GiB.
 const ALL: usize = 2 << 30;
 
@@ -107,7 +110,7 @@ pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, room: c_int, _device
     SUCCESS
 }
 
-/// Compute capability 9.0; nothing else is asked for.
+/// Compute capability 9.0, and the shared memory that a block can have; nothing else is asked for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetAttribute(
     value: *mut c_int,
@@ -116,6 +119,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
 ) -> Status {
     let number = match attribute {
         75 => 9,
+        97 => MOST_SHARED_BYTES,
         _ => 0,
     };
     unsafe { put(value, number) }
@@ -192,8 +196,7 @@ pub extern "C" fn cuFuncSetAttribute(
     _attribute: c_int,
     value: c_int,
 ) -> Status {
-    // The most that a block can have, on an H100.
-    if value > 227 << 10 {
+    if value > MOST_SHARED_BYTES {
         INVALID_VALUE
     } else {
         SUCCESS

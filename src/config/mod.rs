@@ -76,6 +76,8 @@ pub struct ModelSettings {
     pub device: DeviceName,
     /// Whether decoding on a GPU is recorded as CUDA graphs.
     pub cuda_graphs: bool,
+    /// Whether dense products of many rows are left to cuBLASLt.
+    pub cublaslt: bool,
     /// How the weights of linear layers are stored; `None`: as the checkpoint has them.
     pub dtype: Option<Storage>,
     /// The name that clients ask for.
@@ -185,6 +187,7 @@ impl Config {
                 source: settings.model,
                 device: settings.device,
                 cuda_graphs: settings.cuda_graphs,
+                cublaslt: settings.cublaslt,
                 dtype: settings.dtype.0,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),

@@ -185,6 +185,10 @@ settings! {
     /// Record steps that only decode as CUDA graphs; =false turns it off
     cuda_graphs: bool { group: Model, value: "true|false", default: DefaultValue::Is("true"), short: false }
 
+    /// Multiply bf16 layers of 64 rows and more by cuBLASLt, if it is installed
+    /// Then a row's last bits depend on how many share its step. Experts and quantised layers have kernels of their own.
+    cublaslt: bool { group: Model, value: "true|false", default: DefaultValue::Is("false"), short: false }
+
     /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
     /// auto keeps them as the checkpoint has them. The others are made of those while they load: w4a16 and q4_k take about
     /// a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates stay as they are.

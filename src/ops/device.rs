@@ -33,6 +33,12 @@ pub trait Device: Debug + Send + Sync {
     /// Runs a kernel.
     fn launch(&self, launch: &Launch) -> Result<(), OpError>;
 
+    /// `y = x · wᵀ` of bf16 rows and weights, as [`super::linear_launch`]; by a library, where the device has one and such
+    /// a product is worth it.
+    fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
+        self.launch(&super::linear_launch(at, sizes))
+    }
+
     /// Records what `work` asks for, without doing it. `work` neither allocates, uploads nor downloads.
     fn capture<E: From<OpError>>(
         &self,

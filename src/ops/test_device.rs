@@ -49,7 +49,9 @@ fn gpu() -> Option<&'static Cuda> {
         let ordinal = name.strip_prefix("cuda:").and_then(|it| it.parse().ok());
         let ordinal =
             ordinal.unwrap_or_else(|| panic!("MIXGATE_TEST_DEVICE is {name}, wanted cuda:N"));
-        Some(Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}")))
+        let open = || Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}"));
+        // With cuBLASLt, if it is there: then it is tested, too.
+        Some(open().with_library().unwrap_or_else(|_| open()))
     };
     GPU.get_or_init(open).as_ref()
 }
@@ -131,6 +133,14 @@ impl Device for TestDevice {
             Self::Emulated(device) => device.launch(launch),
             #[cfg(feature = "cuda")]
             Self::Gpu(device) => device.launch(launch),
+        }
+    }
+
+    fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
+        match self {
+            Self::Emulated(device) => device.multiply(at, sizes),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.multiply(at, sizes),
         }
     }
 

@@ -27,6 +27,12 @@ pub(in crate::cli) fn load(
     let device = open(ordinal).map_err(|failure| {
         failure.hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
     })?;
+    let device = match settings.cublaslt {
+        true => device.with_library().map_err(|error| {
+            Failure::of(&error).hint("without --cublaslt, kernels of our own multiply")
+        })?,
+        false => device,
+    };
     let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
     let name = DeviceName::Cuda(ordinal).to_string();
     let storage = dtype(settings).unwrap_or(Storage::Bf16);
@@ -43,7 +49,11 @@ pub(in crate::cli) fn load(
     let kv_cache = match settings.kv_cache {
         // More than all sequences at their longest would never be used.
         KvCache::Auto => KvCache::Tokens(fits.min(context.saturating_mul(options.max_logit_rows))),
-        given => given,
+        KvCache::Tokens(tokens) => KvCache::Tokens(within(tokens, fits)?),
+        KvCache::Bytes(bytes) => {
+            let per_token = footprint(storage).per_token as usize;
+            KvCache::Tokens(within(bytes / per_token, fits)?)
+        }
     };
     let backend = |config: &_, limits| {
         OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
@@ -57,4 +67,15 @@ pub(in crate::cli) fn load(
         kv_cache,
         |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context, rows),
     )
+}
+
+/// The size of the cache that was asked for, if it fits.
+fn within(tokens: usize, fits: usize) -> Result<usize, Failure> {
+    if tokens <= fits {
+        return Ok(tokens);
+    }
+    Err(Failure::new(format!(
+        "the KV cache is to hold {tokens} tokens, {fits} fit beside the weights"
+    ))
+    .hint("leave its size out: it then takes what there is"))
 }

@@ -125,7 +125,7 @@ impl<D: Device> OnDevice<D> {
         rows: u32,
         y: Address,
     ) -> Result<(), ModelError> {
-        Ok(self.device.launch(&weights.linear(x, rows, y))?)
+        Ok(weights.multiply(&self.device, x, rows, y)?)
     }
 }
 

@@ -9,8 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use crate::model::ModelError;
 use crate::model::weights::Checkpoint;
 use crate::ops::{
-    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, Packed,
-    PackedFormat, Side, Storage,
+    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, OpError,
+    Packed, PackedFormat, Side, Storage,
 };
 
 /// Weights of one linear layer or of one side of all experts, and how they are stored.
@@ -110,12 +110,18 @@ impl<D: Device> Weights<D> {
         self.packed.map_or(Storage::Bf16, PackedFormat::storage)
     }
 
-    /// Launches `y = x · weightsᵀ` for `rows` rows.
-    pub(super) fn linear(&self, x: Address, rows: u32, y: Address) -> Launch {
+    /// `y = x · weightsᵀ` for `rows` rows.
+    pub(super) fn multiply(
+        &self,
+        device: &D,
+        x: Address,
+        rows: u32,
+        y: Address,
+    ) -> Result<(), OpError> {
         let (at, sizes) = ([x, self.address(), y], [rows, self.rows, self.columns]);
         match self.packed {
-            None => ops::linear_launch(at, sizes),
-            Some(format) => ops::quantised_linear_launch(format, at, sizes),
+            None => device.multiply(at, sizes),
+            Some(format) => device.launch(&ops::quantised_linear_launch(format, at, sizes)),
         }
     }
 

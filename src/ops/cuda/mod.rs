@@ -3,6 +3,7 @@
 //! One context and one stream. Every call may come from any thread; the context is made current first.
 
 mod images;
+mod library;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -17,6 +18,7 @@ use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 
 use self::images::IMAGES;
+use self::library::Library;
 use super::OpError;
 use super::device::{Device, Memory};
 use super::launch::{Address, Launch};
@@ -27,6 +29,8 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     kernels: HashMap<&'static str, Kernel>,
     described: String,
+    /// Dropped before the memory that it works in.
+    library: Option<(Library, CudaMemory)>,
 }
 
 struct Kernel {
@@ -121,7 +125,20 @@ impl Cuda {
             described: format!("cuda:{ordinal}, {name}"),
             context,
             kernels,
+            library: None,
         })
+    }
+
+    /// Leaves dense products of many rows to cuBLASLt.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`] if it is not installed, or there is no room for it to work in.
+    pub fn with_library(mut self) -> Result<Self, OpError> {
+        let workspace = self.allocate(Library::WORKSPACE_BYTES)?;
+        let library = Library::open(workspace.address())?;
+        self.described.push_str(", cuBLASLt");
+        self.library = Some((library, workspace));
+        Ok(self)
     }
 
     /// Bytes of its memory that are free now, and all of them.
@@ -241,6 +258,15 @@ impl Device for Cuda {
         done.map_err(|error| driver(launch.kernel, &error))
     }
 
+    fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
+        match &self.library {
+            Some((library, _)) if sizes[0] >= LIBRARY_ROWS => {
+                library.multiply(at, sizes, self.bind("cublaslt")?)
+            }
+            _ => self.launch(&super::linear_launch(at, sizes)),
+        }
+    }
+
     fn capture<E: From<OpError>>(
         &self,
         work: impl FnOnce() -> Result<(), E>,
@@ -341,6 +367,9 @@ fn said(error: &DriverError) -> String {
         _ => format!("error {:?}", error.0),
     }
 }
+
+/// Fewer rows are bound by the weights' memory traffic, where our kernels have nothing to lose.
+const LIBRARY_ROWS: u32 = 64;
 
 /// Shared memory that the largest tile takes, rounded up to what an A100 has.
 const SHARED_BYTES: i32 = 163 << 10;

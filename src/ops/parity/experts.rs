@@ -3,9 +3,10 @@
 use super::{Buffer, at, narrow_floats, narrowed, run, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
+use crate::ops::test_device::TestDevice;
 use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
 use crate::ops::tile::Tile;
-use crate::ops::{self, GroupedLinear, GroupedSizes, RouteSizes, Side};
+use crate::ops::{self, Device, GroupedLinear, GroupedSizes, RouteSizes, Side};
 
 fn routed(normed: &[f32], gate: &[f32], sizes: RouteSizes) -> (Vec<u32>, Vec<f32>) {
     let (normed, gate) = (narrowed(normed), narrowed(gate));
@@ -284,7 +285,13 @@ fn linear_matches_cpu() {
         let tensors = [at(&x_at), at(&w_at), at(&y)];
         let sizes = [m as u32, n as u32, k as u32];
         run(linear_launch_with(tile, tensors, sizes));
-        for (i, given) in y.values().into_iter().enumerate() {
+        // What a device chooses by itself: the same kernel, or a library.
+        let chosen = Buffer::<f32>::poisoned(m * n);
+        let tensors = [at(&x_at), at(&w_at), at(&chosen)];
+        TestDevice::default().multiply(tensors, sizes).unwrap();
+        let all = y.values().into_iter().chain(chosen.values());
+        for (i, given) in all.enumerate() {
+            let i = i % (m * n);
             let terms = (0..k).map(|j| x[i / n * k + j] as f64 * w[i % n * k + j] as f64);
             let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
                 (sum + term, size + term.abs())

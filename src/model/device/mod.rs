@@ -9,6 +9,10 @@ mod graphs;
 mod weights;
 mod workspace;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+
 use self::graphs::Graphs;
 use self::weights::{Part, Sizes, Weights, upload_floats};
 use self::workspace::Workspace;
@@ -28,6 +32,8 @@ pub struct OnDevice<D: Device> {
     graphs: Graphs<D>,
     /// How the weights of linear layers are stored.
     storage: Storage,
+    /// What a synthetic model's layers repeat, by rows and columns.
+    patterns: Mutex<HashMap<[usize; 2], Weights<D>>>,
 }
 
 impl<D: Device> OnDevice<D> {
@@ -56,6 +62,7 @@ impl<D: Device> OnDevice<D> {
             graphs: Graphs::new(graphs, limits),
             config: config.clone(),
             storage: Storage::Bf16,
+            patterns: Mutex::default(),
             device,
         })
     }
@@ -96,9 +103,31 @@ impl<D: Device> OnDevice<D> {
         if checkpoint.is_synthetic()
             && let Some((name, _)) = parts(0).into_iter().next()
         {
-            return Weights::repeat(&self.device, checkpoint, self.storage, sizes, name);
+            return self.repeat(checkpoint, sizes, &name);
         }
         Weights::load(&self.device, checkpoint, self.storage, sizes, parts)
+    }
+
+    /// A layer of a synthetic model: all of the same width repeat the first one's first rows.
+    fn repeat(
+        &self,
+        checkpoint: &Checkpoint,
+        sizes: Sizes,
+        name: &str,
+    ) -> Result<Weights<D>, ModelError> {
+        let [_, rows, columns] = sizes;
+        let few = Weights::<D>::pattern_rows(rows);
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        let pattern = match patterns.entry([few, columns]) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let part = |_| vec![(name.to_owned(), few)];
+                let sizes = [1, few, columns];
+                let pattern = Weights::load(&self.device, checkpoint, self.storage, sizes, part)?;
+                place.insert(pattern)
+            }
+        };
+        Weights::repeat(&self.device, pattern, sizes)
     }
 
     /// A layer that stays in bf16.

@@ -64,23 +64,17 @@ impl<D: Device> Weights<D> {
         })
     }
 
-    /// Fills a layer on the device, with a synthetic model's `name` as far as the pattern goes, again and again: what it
-    /// costs to multiply does not depend on what the weights are.
-    pub(super) fn repeat(
-        device: &D,
-        checkpoint: &Checkpoint,
-        storage: Storage,
-        sizes: Sizes,
-        name: String,
-    ) -> Result<Self, ModelError> {
+    /// Rows that a synthetic layer of so many repeats: whole strips of every packed form.
+    pub(super) fn pattern_rows(rows: usize) -> usize {
+        rows.min(1024)
+    }
+
+    /// Fills a layer on the device with `pattern`, again and again: what a product costs does not depend on the weights.
+    pub(super) fn repeat(device: &D, pattern: &Self, sizes: Sizes) -> Result<Self, ModelError> {
         let [experts, rows, columns] = sizes;
-        let few = rows.min(PATTERN_ROWS);
-        let pattern = Self::load(device, checkpoint, storage, [1, few, columns], |_| {
-            vec![(name.clone(), few)]
-        })?;
         let (all, some) = (
             experts * bytes_of(pattern.packed, rows, columns),
-            bytes_of(pattern.packed, few, columns),
+            bytes_of(pattern.packed, pattern.rows as usize, columns),
         );
         let memory = device.allocate(all)?;
         for at in (0..all).step_by(some) {
@@ -196,6 +190,3 @@ fn packed_bytes(
     }
     Ok(Packed::new(&all)?.bytes)
 }
-
-/// Rows that a synthetic layer repeats: whole strips of every packed form.
-const PATTERN_ROWS: usize = 1024;

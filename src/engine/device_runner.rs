@@ -20,8 +20,7 @@ pub struct DeviceRunner<D: Device> {
 }
 
 impl<D: Device> DeviceRunner<D> {
-    /// Gives `model` a cache of `num_blocks` blocks of `block_size` tokens, for at most `max_num_seqs` sequences in a step
-    /// of at most `max_model_len` tokens each.
+    /// Gives `model` a cache of `num_blocks` blocks of `block_size` tokens, for sequences of at most `max_model_len` tokens.
     ///
     /// # Errors
     /// [`ModelError`] if a size is zero or far too large, or the device has no room.
@@ -30,7 +29,6 @@ impl<D: Device> DeviceRunner<D> {
         num_blocks: usize,
         block_size: usize,
         max_model_len: usize,
-        max_num_seqs: usize,
     ) -> Result<Self, ModelError> {
         let capacity = Capacity {
             vocab_size: model.config().vocab_size,
@@ -38,11 +36,12 @@ impl<D: Device> DeviceRunner<D> {
             num_blocks,
             block_size,
         };
+        let tables = model.max_logit_rows();
         Ok(Self {
             cache: model.new_cache(num_blocks, block_size)?,
             model,
             capacity,
-            tables: PenaltyTables::new(max_num_seqs),
+            tables: PenaltyTables::new(tables),
             batch: StepBatch::default(),
         })
     }

@@ -102,6 +102,11 @@ impl<B: Backend> Mixtral<B> {
         self.backend.storage(&self.lm_head)
     }
 
+    /// Most rows of logits in one step.
+    pub fn max_logit_rows(&self) -> usize {
+        self.limits.logit_rows
+    }
+
     /// Where it computes, such as `cpu, 2 threads, avx512`.
     pub fn device(&self) -> String {
         self.backend.describe()

@@ -59,13 +59,12 @@ pub(in crate::cli) fn load(
         OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
     };
     let model = Mixtral::load_on(source, options, backend).map_err(|error| unloadable(&error))?;
-    let rows = options.max_logit_rows;
     ready(
         settings,
         text,
         model,
         kv_cache,
-        |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context, rows),
+        |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context),
     )
 }
 

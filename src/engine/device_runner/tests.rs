@@ -22,7 +22,7 @@ fn seedling() -> ModelSource {
 fn on_device() -> DeviceRunner<TestDevice> {
     let backend = |config: &_, limits| OnDevice::new(TestDevice::default(), config, limits, true);
     let model = Mixtral::load_on(&seedling(), OPTIONS, backend).unwrap();
-    DeviceRunner::new(model, 12, 16, 2048, OPTIONS.max_logit_rows).unwrap()
+    DeviceRunner::new(model, 12, 16, 2048).unwrap()
 }
 
 fn on_cpu() -> ModelRunner<PagedMixtral> {

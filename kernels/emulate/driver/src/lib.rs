@@ -44,6 +44,9 @@ struct Recorded {
 /// What a block of an H100 can have.
 const MOST_SHARED_BYTES: c_int = 227 << 10;
 
+/// What is known of each byte takes 24.
+const LARGEST: usize = 128 << 20;
+
 /// As if a card had 2 GiB.
 const ALL: usize = 2 << 30;
 
@@ -224,7 +227,7 @@ pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> Statu
     if bytes == 0 {
         return INVALID_VALUE;
     }
-    if driver.allocated + bytes > ALL {
+    if bytes > LARGEST || driver.allocated + bytes > ALL {
         return OUT_OF_MEMORY;
     }
     let buffer = Buffer::<u8>::poisoned(bytes);

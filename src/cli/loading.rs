@@ -6,8 +6,8 @@ use super::{Failure, gpu};
 use crate::config::{Config, DeviceName, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
+use crate::model::Storage;
 use crate::model::{self, Backend, Cpu, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
-use crate::ops::Storage;
 use crate::server::SamplingDefaults;
 use crate::text::{TextFiles, TextModel};
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::auth::AuthConfig;
 use crate::engine::EngineConfig;
-use crate::ops::Storage;
+use crate::model::Storage;
 use crate::server::ServerConfig;
 
 pub use device::DeviceName;

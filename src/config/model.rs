@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::value::{Value, quoted};
 use crate::engine::null::NullName;
+use crate::model::Storage;
 use crate::model::{ModelSource, Synthetic};
-use crate::ops::Storage;
 
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use super::request::TokenId;
 use super::runner::fill;
 use super::scheduler::StepPlan;
 use super::sequence::{Sequence, Sequences};
-use crate::model::{Choice, KvCache, Mixtral, ModelError, OnDevice, Recount, SampleRow, StepBatch};
-use crate::ops::Device;
+use crate::model::{
+    Choice, Device, KvCache, Mixtral, ModelError, OnDevice, Recount, SampleRow, StepBatch,
+};
 
 /// A model on a device, with its cache.
 pub struct DeviceRunner<D: Device> {

@@ -30,7 +30,7 @@ pub use kv_cache::KvCache;
 pub use mixtral::{Logits, Mixtral};
 pub use synthetic::{Synthetic, SyntheticNameError};
 
-pub use crate::ops::SampleRow;
+pub use crate::ops::{Device, SampleRow, Storage};
 
 #[cfg(test)]
 mod golden_tests;

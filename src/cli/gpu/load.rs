@@ -5,8 +5,8 @@ use crate::cli::Failure;
 use crate::cli::loading::{Loaded, context, dtype, load_options, ready, text, unloadable};
 use crate::config::{Config, DeviceName, KvCache};
 use crate::engine::DeviceRunner;
-use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice};
-use crate::ops::{Cuda, Storage};
+use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice, Storage};
+use crate::ops::Cuda;
 
 /// Opens GPU number `ordinal`.
 pub(in crate::cli) fn open(ordinal: usize) -> Result<Cuda, Failure> {

@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::model::Footprint;
-use crate::ops::Storage;
+use crate::model::Storage;
 
 /// What is about to be loaded, for messages.
 #[derive(Debug, Clone, Copy)]

@@ -20,8 +20,10 @@ fn main() {
     let mut runtime = base();
     runtime
         .include(&here)
-        .file(here.join("runtime/runtime.cpp"))
-        .file(here.join("runtime/matrix.cpp"))
+        .files(
+            ["fibers", "judge", "host", "matrix", "numbers"]
+                .map(|name| here.join(format!("runtime/{name}.cpp"))),
+        )
         .file(&table)
         .compile("emulated_runtime");
 

@@ -1,0 +1,102 @@
+// What the emulated machine is made of: fibers, warps with their clocks, memory with what is known of each byte. fibers.cpp
+// runs it, judge.cpp watches each access, host.cpp is what Rust calls.
+#pragma once
+
+#include "../device/emulate.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <vector>
+
+extern "C" unsigned char __start_emulated_shared[], __stop_emulated_shared[];
+// Leaves the running fiber's place at *from, and goes on where `to` was left.
+extern "C" void emulated_switch(void **from, void *to);
+
+namespace emulated::runtime {
+
+constexpr unsigned MOST_THREADS = 1024, LANES = 32, MOST_WARPS = MOST_THREADS / LANES, BARRIERS = 16;
+constexpr std::size_t STACK = 64 << 10, DYNAMIC = 227 << 10;
+constexpr unsigned NOBODY = 0xffff, ATOMIC = 0xfffe;
+
+// What is known of one byte. `block` numbers blocks over all launches, so that nothing has to be cleared.
+struct Shadow {
+  std::uint32_t written_in = 0, written_at = 0;  // block, clock of the writer's warp
+  std::uint32_t read_in = 0, read_at = 0;
+  std::uint16_t writer = NOBODY, reader = NOBODY;
+  bool initialised = false, in_flight = false;
+};
+
+struct Buffer {
+  std::uintptr_t from, to;
+  std::vector<Shadow> shadow;
+};
+
+struct Pending {
+  unsigned char *to;
+  const unsigned char *from;
+  unsigned bytes, valid, group;
+};
+
+struct Fiber {
+  void *stack_pointer;
+  unsigned char *stack;
+  unsigned index;
+  enum { RUNS, AT_BARRIER, AT_MEETING, DONE } state;
+  unsigned barrier, expected;  // 0: all
+  unsigned mask, kind, bytes;
+  unsigned char payload[emulated::stride];
+  const unsigned char *met;
+  std::vector<Pending> pending;
+  unsigned groups;  // committed so far
+};
+
+struct Warp {
+  std::uint32_t clock;
+  std::uint32_t known[MOST_WARPS];
+  unsigned next_snapshot;
+};
+
+// One lane cannot be two meetings ahead of another in the same mask; 64 leaves room for disjoint masks.
+constexpr unsigned SNAPSHOTS = 64;
+
+struct Machine {
+  std::map<std::uintptr_t, std::unique_ptr<Buffer>> buffers;
+  Buffer *last = nullptr;
+  std::vector<Shadow> static_shared, dynamic_shared;
+  unsigned char *dynamic_memory = nullptr, *snapshots = nullptr;
+  std::vector<Fiber> fibers;
+  Warp warps[MOST_WARPS];
+  void *scheduler;
+  Fiber *now = nullptr;
+  const Entry *entry;
+  void *const *arguments;
+  dim3 grid, size, block;
+  unsigned threads, dynamic_bytes;
+  std::uint32_t block_serial = 0, launch_serial = 0;
+  char *fault;
+  std::size_t fault_room;
+  bool failed;
+};
+
+Machine &machine();
+dim3 index_of(unsigned thread);
+inline unsigned warp_of(unsigned thread) { return thread / LANES; }
+
+// Ends the launch with a sentence about the running thread, or about the block.
+__attribute__((format(printf, 1, 2))) [[noreturn]] void fail(const char *format, ...);
+__attribute__((format(printf, 1, 2))) void fail_block(const char *format, ...);
+
+// Runs the block that the machine is set to, to its end or its first fault.
+void run_block();
+
+// The shadow of memory that threads share, or null for what is a thread's own. Fails on what is nobody's.
+Shadow *shadow_of(std::uintptr_t at, unsigned bytes, bool write, bool &shared, std::size_t &offset);
+
+// One access by the running thread. `at` points into a table, program text or the like if it is constant: those are read
+// through __ldg-like helpers only, so they need not be known here.
+void judge(std::uintptr_t at, unsigned bytes, bool write, bool atomic, bool checks_alignment);
+
+}  // namespace emulated::runtime

@@ -30,7 +30,7 @@ pub use kv_cache::KvCache;
 pub use mixtral::{Logits, Mixtral};
 pub use synthetic::{Synthetic, SyntheticNameError};
 
-pub use crate::ops::{Device, SampleRow, Storage};
+pub use crate::ops::{Device, SampleRow, Storage, random_bits};
 
 #[cfg(test)]
 mod golden_tests;

@@ -65,7 +65,7 @@ pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
 pub use sample::{
     IN_PROMPT, Logprobs, NO_TOKEN, Sample, SampleRow, SampleTables, count_tokens,
-    count_tokens_launch, logprobs, logprobs_launch, sample_launch, sample_row,
+    count_tokens_launch, logprobs, logprobs_launch, random_bits, sample_launch, sample_row,
 };
 pub use silu_mul::{silu_mul, silu_mul_launch};
 pub use store_kv::store_kv;

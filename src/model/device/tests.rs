@@ -174,14 +174,23 @@ fn the_seedling_says_on_the_device_what_it_says_on_the_cpu_however_it_is_stored(
 }
 
 #[test]
-fn a_synthetic_model_is_made_on_the_device() {
-    let source = ModelSource::Synthetic(Synthetic::parse("seedling,layers=1").unwrap());
-    let mut said = [Storage::Bf16, Storage::W4a16].map(|storage| {
+fn a_synthetic_model_is_made_on_the_device_and_follows_from_its_seed() {
+    let row = |name: &str, storage| {
+        let source = ModelSource::Synthetic(Synthetic::parse(name).unwrap());
         let mut device = stored(&source, 8, false, storage);
         let mut cache = device.new_cache(4, 32).unwrap();
-        greedy(&mut device, &mut cache, &[5, 6, 7], 2)
-    });
-    assert!(said.iter_mut().flatten().all(|&mut id| id < 3072));
+        let sequence = sequence(3, 3, 3072, &[2, 0]);
+        logits(&mut device, &mut cache, &[sequence], &[vec![(0, 0..3)]]).remove(2)
+    };
+    for storage in [Storage::Bf16, Storage::W4a16] {
+        let one = row("seedling,layers=1", storage);
+        assert!(one.iter().all(|x| x.is_finite()));
+        // The output layer's rows of unit size see a normed row: logits have about unit size, too.
+        let size = (one.iter().map(|x| x * x).sum::<f32>() / one.len() as f32).sqrt();
+        assert!((0.5..2.0).contains(&size), "{storage}: {size}");
+        assert_eq!(one, row("seedling,layers=1", storage));
+        assert_ne!(one, row("seedling,layers=1,seed=1", storage));
+    }
 }
 
 #[test]

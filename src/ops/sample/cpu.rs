@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{IN_PROMPT, NO_TOKEN, SampleRow, philox};
+use super::{IN_PROMPT, NO_TOKEN, SampleRow, random_bits};
 
 /// The tables that rows name their parts of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,7 +62,7 @@ pub fn sample_row(logits: &[f32], row: &SampleRow, tables: SampleTables<'_>) -> 
         kept.retain(|&(_, weight)| weight >= least);
     }
     kept.sort_by_key(|&(id, _)| id);
-    let random = philox::bits(row.seed, row.stream, row.place) & !0x7ff;
+    let random = random_bits(row.seed, row.stream, row.place.into()) & !0x7ff;
     let target = (u128::from(random) * u128::from(total(&kept))) >> 64;
     let mut mass = 0u128;
     let drawn = kept.iter().find(|&&(_, weight)| {

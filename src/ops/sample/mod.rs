@@ -23,6 +23,7 @@ use super::launch::{Address, Launch, threads_for};
 pub use cpu::{SampleTables, count_tokens, logprobs, sample_row};
 #[cfg(test)]
 pub(super) use cpu::{UNIT, weight};
+pub use philox::random_bits;
 
 /// How one row's token is chosen, and where the row's parts of the tables are.
 #[derive(Debug, Clone, PartialEq)]

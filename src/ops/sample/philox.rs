@@ -2,12 +2,15 @@
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 
-/// 64 random bits, of which the engine's streams use the upper 53.
-pub(super) fn bits(seed: u64, stream: u32, place: u32) -> u64 {
-    let [low, high, ..] = philox([place, 0, stream, 0], [seed as u32, (seed >> 32) as u32]);
+/// 64 random bits at a place of a stream; the tokens of sequences are drawn with the upper 53.
+pub fn random_bits(seed: u64, stream: u32, place: u64) -> u64 {
+    let halves = |wide: u64| [wide as u32, (wide >> 32) as u32];
+    let ([near, far], key) = (halves(place), halves(seed));
+    let [low, high, ..] = philox([near, far, stream, 0], key);
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Ten rounds on four words. Keys grow by the fractional bits of the golden ratio and of √3 − 1.
 fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let wide = |a: u32, b: u32| u64::from(a) * u64::from(b);
     (0..10u32).fold(counter, |[a, b, c, d], round| {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::weights::Checkpoint;
-use super::{MixtralConfig, ModelError, StepBatch};
+use super::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::Side;
 
 /// How large a step may be. What is asked for.
@@ -126,8 +126,14 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
     /// Copies whole blocks, one after the other: source, destination, source, …. Blocks are in range.
     fn copy_blocks(&self, copies: &[u32], cache: &Self::LayerCache) -> Result<(), ModelError>;
 
-    /// Takes a step's arrays, which have been checked, and cuts the buffers to it. `block_size` is the cache's.
-    fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Self::Step, ModelError>;
+    /// Takes a step's arrays, which have been checked, and cuts the buffers to it. `cache` is the one that it
+    /// will be run on, in blocks of `block_size`.
+    fn step(
+        &mut self,
+        batch: &StepBatch,
+        block_size: usize,
+        cache: CacheId,
+    ) -> Result<Self::Step, ModelError>;
 
     /// Runs a step: `compute` calls the operations below.
     fn run<F>(&self, step: &Self::Step, compute: F) -> Result<(), ModelError>

@@ -1,5 +1,7 @@
 //! The keys and values of every token that running sequences still need.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::backend::Backend;
 use super::cpu::Cpu;
 use super::{MixtralConfig, ModelError};
@@ -12,6 +14,18 @@ use super::{MixtralConfig, ModelError};
 pub struct KvCache<B: Backend = Cpu> {
     layers: Vec<B::LayerCache>,
     blocks: Blocks,
+    id: CacheId,
+}
+
+/// Tells caches apart: what was recorded for one is nothing to another, even in the same memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheId(u64);
+
+impl CacheId {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// How many blocks a cache has, of how many tokens each.
@@ -60,7 +74,11 @@ impl<B: Backend> KvCache<B> {
             count: num_blocks,
             size: block_size,
         };
-        Ok(Self { layers, blocks })
+        Ok(Self {
+            layers,
+            blocks,
+            id: CacheId::new(),
+        })
     }
 
     /// Bytes that each token of a sequence takes.
@@ -76,6 +94,10 @@ impl<B: Backend> KvCache<B> {
     /// Tokens per block.
     pub fn block_size(&self) -> usize {
         self.blocks.size
+    }
+
+    pub(super) fn id(&self) -> CacheId {
+        self.id
     }
 
     pub(super) fn blocks(&self) -> Blocks {

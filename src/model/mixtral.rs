@@ -156,7 +156,7 @@ impl<B: Backend> Mixtral<B> {
     ) -> Result<(), ModelError> {
         batch.check(&self.config, self.limits, cache.blocks())?;
         cache.copy_blocks(&self.backend, &batch.block_copies)?;
-        let step = self.backend.step(batch, cache.block_size())?;
+        let step = self.backend.step(batch, cache.block_size(), cache.id())?;
         self.backend.run(&step, || self.compute(&step, cache))
     }
 

@@ -26,7 +26,7 @@ pub use device::OnDevice;
 pub use error::ModelError;
 pub use files::{ModelFiles, ModelSource};
 pub use fit::{Footprint, RESERVE};
-pub use kv_cache::KvCache;
+pub use kv_cache::{CacheId, KvCache};
 pub use mixtral::{Logits, Mixtral};
 pub use synthetic::{Synthetic, SyntheticNameError};
 

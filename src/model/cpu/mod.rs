@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use self::workspace::{Step, Workspace};
 use super::backend::{Backend, Limits};
 use super::weights::Checkpoint;
-use super::{MixtralConfig, ModelError, StepBatch};
+use super::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{self, Blocks, Matrix, RopeTable, Side, Storage};
 
 /// The CPU, with the buffers of a step.
@@ -189,7 +189,12 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn step(&mut self, batch: &StepBatch, _block_size: usize) -> Result<Step, ModelError> {
+    fn step(
+        &mut self,
+        batch: &StepBatch,
+        _block_size: usize,
+        _cache: CacheId,
+    ) -> Result<Step, ModelError> {
         self.workspace.step(batch, &self.config)
     }
 

@@ -7,7 +7,7 @@ use super::weights::{Weights, upload_floats};
 use super::workspace::Step;
 use crate::model::backend::Backend;
 use crate::model::weights::Checkpoint;
-use crate::model::{MixtralConfig, ModelError, StepBatch};
+use crate::model::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{
     self, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention, RopeStoreKv,
     RouteSizes, Sample, Side,
@@ -131,11 +131,16 @@ impl<D: Device> Backend for OnDevice<D> {
         Ok(())
     }
 
-    fn step(&mut self, batch: &StepBatch, block_size: usize) -> Result<Step, ModelError> {
+    fn step(
+        &mut self,
+        batch: &StepBatch,
+        block_size: usize,
+        cache: CacheId,
+    ) -> Result<Step, ModelError> {
         self.recount(&batch.choice.recounts)?;
         let padding = self.graphs.padding(batch, block_size);
-        self.workspace
-            .step(&self.device, batch, block_size, padding)
+        let its = (block_size, cache);
+        self.workspace.step(&self.device, batch, its, padding)
     }
 
     fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>

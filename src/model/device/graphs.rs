@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::workspace::{Padding, Step};
-use crate::model::{Limits, ModelError, StepBatch};
+use crate::model::{CacheId, Limits, ModelError, StepBatch};
 use crate::ops::Device;
 
 /// The recorded steps of a model.
@@ -23,6 +23,8 @@ struct Key {
     tokens: u32,
     max_blocks: u32,
     input_ids: u64,
+    /// Its addresses are in the recorded launches, too.
+    cache: CacheId,
 }
 
 impl<D: Device> Graphs<D> {
@@ -70,14 +72,15 @@ impl<D: Device> Graphs<D> {
             tokens: step.num_tokens,
             max_blocks: step.max_blocks,
             input_ids: step.input_ids.0,
+            cache: step.cache,
         };
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Some(graph)) = recorded.get(&key) {
             return Ok(device.replay(graph)?);
         }
         if !recorded.contains_key(&key) {
-            // Arrays that moved leave graphs behind that nobody can ask for again.
-            recorded.retain(|other, _| other.input_ids == key.input_ids);
+            // Arrays that moved leave graphs behind that nobody can ask for again; a cache that has gone, too.
+            recorded.retain(|it, _| it.input_ids == key.input_ids && it.cache == key.cache);
             recorded.insert(key, None);
             return compute();
         }

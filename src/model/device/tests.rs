@@ -174,6 +174,24 @@ fn the_seedling_says_on_the_device_what_it_says_on_the_cpu_however_it_is_stored(
 }
 
 #[test]
+fn a_step_that_was_recorded_for_one_cache_is_not_replayed_on_another() {
+    let folder = small();
+    let decodes = |from: usize| (from..from + 4).map(|at| vec![(0, at..at + 1)]);
+    let steps: Vec<Vec<Part>> = [vec![(0, 0..20)]].into_iter().chain(decodes(20)).collect();
+    let run = |device: &mut Mixtral<OnTestDevice>, seed| {
+        let mut cache = device.new_cache(2, 16).unwrap();
+        let sequence = sequence(seed, 30, 96, &[1, 0]);
+        (logits(device, &mut cache, &[sequence], &steps), cache)
+    };
+    let (alone, _) = run(&mut on_device(folder.path(), 32, true), 5);
+    let mut device = on_device(folder.path(), 32, true);
+    // The first cache is still there: its keys would be found.
+    let (_, _kept) = run(&mut device, 4);
+    let (after, _) = run(&mut device, 5);
+    assert_eq!(after, alone);
+}
+
+#[test]
 fn a_synthetic_model_is_made_on_the_device_and_follows_from_its_seed() {
     let row = |name: &str, storage| {
         let source = ModelSource::Synthetic(Synthetic::parse(name).unwrap());

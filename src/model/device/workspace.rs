@@ -1,6 +1,6 @@
 //! A step's buffers on a device, allocated once, and the arrays that a step uploads.
 
-use crate::model::{Limits, MixtralConfig, ModelError, StepBatch};
+use crate::model::{CacheId, Limits, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{self, Address, Device, Memory, SampleRow};
 
 /// Buffers for the largest step.
@@ -71,6 +71,7 @@ pub struct Step {
     /// Columns of the block tables.
     pub(super) max_blocks: u32,
     pub(super) block_size: u32,
+    pub(super) cache: CacheId,
     /// The longest context that the tables have room for.
     pub(super) max_context: u32,
     /// Most query rows of a sequence.
@@ -144,7 +145,7 @@ impl<D: Device> Workspace<D> {
         &mut self,
         device: &D,
         batch: &StepBatch,
-        block_size: usize,
+        (block_size, cache): (usize, CacheId),
         padding: Padding,
     ) -> Result<Step, ModelError> {
         let Padding {
@@ -190,6 +191,7 @@ impl<D: Device> Workspace<D> {
             num_logit_rows: (batch.logit_rows.len() + filling) as u32,
             max_blocks: max_blocks as u32,
             block_size: block_size as u32,
+            cache,
             max_context: (max_blocks * block_size) as u32,
             max_rows: rows.max().unwrap_or(0),
             input_ids: base.offset(input_ids),

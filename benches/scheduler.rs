@@ -112,6 +112,7 @@ fn run(scheduler: &mut Scheduler, steps: u64) -> Duration {
         scheduler.plan(Duration::ZERO, &mut plan);
         sampled.clear();
         sampled.resize(plan.num_due(), step as TokenId);
+        scheduler.begin(black_box(&plan));
         scheduler.commit(black_box(&plan), &sampled, &mut outcomes);
         black_box(&outcomes);
     }

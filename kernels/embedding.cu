@@ -1,14 +1,19 @@
 // embedding: the row of each id, widened; and a residual stream of zeros, which the first norm adds it to.
-//   table  [vocab, hidden]  bf16        ids  [num_tokens]  u32
+//   table  [vocab, hidden]  bf16        ids  [num_tokens]  u32: an id, or CARRIED + a row of `chosen`
+//   chosen  [rows]  u32: ids that the step before has chosen
 //   out, residual  [num_tokens, hidden]  f32, written
 // Grid: one block per token. Needs hidden % 8 == 0 and ids below vocab (the caller checks).
 // Twin: src/ops/embedding.rs (exact).  Bound: memory; not measured yet.
 #include "device.cuh"
 
-KERNEL __launch_bounds__(256)
-embedding(const bf16 *table, const unsigned *ids, float *out, float *residual, unsigned hidden) {
+// src/model/batch.rs has the same.
+constexpr unsigned CARRIED = 1u << 31;
+
+KERNEL __launch_bounds__(256) embedding(const bf16 *table, const unsigned *ids, const unsigned *chosen, float *out,
+                                        float *residual, unsigned hidden) {
   constexpr float4 ZERO = {0.0f, 0.0f, 0.0f, 0.0f};
-  const bf16 *from = table + size_t(ids[blockIdx.x]) * hidden;
+  const unsigned given = ids[blockIdx.x], id = given & CARRIED ? chosen[given & ~CARRIED] : given;
+  const bf16 *from = table + size_t(id) * hidden;
   float *to = out + size_t(blockIdx.x) * hidden;
   for (unsigned i = 8 * threadIdx.x; i < hidden; i += 8 * blockDim.x) {
     float values[8];

@@ -1,8 +1,9 @@
 //! The engine alone: requests go in by [`Engine::submit`], tokens come out of their streams; no HTTP, no text.
 //!
-//! [`Timed`] stands before any executor and notes when each step begins and ends. What passes between two steps is the
-//! host's own work, which a device would have to wait for: scheduling, bookkeeping, handing out tokens.
+//! [`Timed`] stands before any executor and notes when each step ends, and for how long whatever computes had waited for
+//! the host before it: for scheduling, bookkeeping, handing out tokens. Where steps overlap with all that, it has not.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,10 @@ mod tests;
 pub struct Timed<E> {
     executor: E,
     start: Instant,
-    /// When the step that runs was begun.
-    begun: Duration,
+    /// When the last step had ended.
+    ended: Duration,
+    /// Steps that have begun and not ended.
+    begun: VecDeque<Begun>,
     log: StepLog,
 }
 
@@ -42,7 +45,8 @@ impl<E> Timed<E> {
         let timed = Self {
             executor,
             start: Instant::now(),
-            begun: Duration::ZERO,
+            ended: Duration::ZERO,
+            begun: VecDeque::new(),
             log: log.clone(),
         };
         (timed, log)
@@ -54,40 +58,38 @@ impl<E: Executor> Executor for Timed<E> {
         self.executor.capacity()
     }
 
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        self.start(plan, sequences)?;
-        self.finish(plan, sequences)
-    }
-
     fn overlaps(&self) -> bool {
         self.executor.overlaps()
     }
 
     fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
-        self.begun = self.start.elapsed();
+        let width = plan.parts.len();
+        self.begun.push_back(Begun {
+            at: self.start.elapsed(),
+            sequences: width,
+            is_decode: plan.num_tokens() == width && plan.num_due() == width,
+        });
         self.executor.start(plan, sequences)
     }
 
-    fn finish(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        let sequences_run = plan.parts.len();
-        let is_decode = plan.num_tokens() == sequences_run && plan.num_due() == sequences_run;
-        let sampled = self.executor.finish(plan, sequences)?;
-        self.log.steps().push(Step {
-            begun: self.begun,
-            ended: self.start.elapsed(),
-            sequences: sequences_run,
-            tokens: sampled.len(),
-            is_decode,
-        });
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        let sampled = self.executor.finish()?;
+        let before = std::mem::replace(&mut self.ended, self.start.elapsed());
+        if let Some(begun) = self.begun.pop_front() {
+            let idle = self.executor.idled();
+            self.log.steps().push(Step {
+                idle: idle.unwrap_or(begun.at.saturating_sub(before)),
+                ended: self.ended,
+                sequences: begun.sequences,
+                tokens: sampled.len(),
+                is_decode: begun.is_decode,
+            });
+        }
         Ok(sampled)
+    }
+
+    fn idled(&self) -> Option<Duration> {
+        self.executor.idled()
     }
 }
 
@@ -106,10 +108,18 @@ impl StepLog {
     }
 }
 
-/// One call of the executor.
+/// A step that has begun.
+struct Begun {
+    at: Duration,
+    sequences: usize,
+    is_decode: bool,
+}
+
+/// A step that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Step {
-    begun: Duration,
+    /// How long whatever computes had nothing to do before it.
+    idle: Duration,
     ended: Duration,
     sequences: usize,
     tokens: usize,
@@ -186,7 +196,7 @@ pub struct Row {
     pub steps: usize,
     /// The steps that only decode, as many sequences at once as ever happened.
     pub decode: Decode,
-    /// Host time before a step, in microseconds: from the end of one call of the executor to the next, over all steps.
+    /// How long whatever computes waited for the host before a step, in microseconds, over all steps.
     pub host_us: Summary,
     /// From a request's submission to its first token, in milliseconds.
     pub ttft_ms: Summary,
@@ -205,7 +215,7 @@ pub struct Decode {
     pub tokens_per_second: f64,
     /// From the end of the step before to the end of the step, in milliseconds.
     pub step_ms: Summary,
-    /// The part of it outside of the executor, in microseconds.
+    /// The part of it in which whatever computes waited for the host, in microseconds.
     pub host_us: Summary,
 }
 
@@ -326,12 +336,9 @@ fn judge(steps: &[Step]) -> (Decode, Summary) {
             rounded(tokens as f64 / seconds)
         },
         step_ms: Summary::of(times().map(|time| micros(time) / 1e3)),
-        host_us: Summary::of(
-            full.iter()
-                .map(|&(before, step)| micros(step.begun - before)),
-        ),
+        host_us: Summary::of(full.iter().map(|&(_, step)| micros(step.idle))),
     };
-    let host = pairs().map(|(before, step)| micros(step.begun - before));
+    let host = pairs().map(|(_, step)| micros(step.idle));
     (decode, Summary::of(host))
 }
 

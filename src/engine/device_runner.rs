@@ -1,5 +1,8 @@
 //! Runs plans on a model that chooses its tokens itself: only their ids come back.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::executor::{Capacity, ExecuteError, Executor};
 use super::penalty_tables::PenaltyTables;
 use super::request::TokenId;
@@ -7,7 +10,7 @@ use super::runner::fill;
 use super::scheduler::StepPlan;
 use super::sequence::{Sequence, Sequences};
 use crate::model::{
-    Choice, Device, KvCache, Mixtral, ModelError, OnDevice, Recount, SampleRow, StepBatch,
+    Choice, Choosing, Device, KvCache, Mixtral, ModelError, OnDevice, Recount, SampleRow, StepBatch,
 };
 
 /// A model on a device, with its cache.
@@ -18,6 +21,9 @@ pub struct DeviceRunner<D: Device> {
     tables: PenaltyTables,
     /// Kept from step to step for its memory.
     batch: StepBatch,
+    /// Steps that run.
+    begun: VecDeque<Choosing>,
+    idled: Option<Duration>,
 }
 
 impl<D: Device> DeviceRunner<D> {
@@ -44,6 +50,8 @@ impl<D: Device> DeviceRunner<D> {
             capacity,
             tables: PenaltyTables::new(tables),
             batch: StepBatch::default(),
+            begun: VecDeque::new(),
+            idled: None,
         })
     }
 }
@@ -51,15 +59,6 @@ impl<D: Device> DeviceRunner<D> {
 impl<D: Device> Executor for DeviceRunner<D> {
     fn capacity(&self) -> Capacity {
         self.capacity
-    }
-
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        self.start(plan, sequences)?;
-        self.finish(plan, sequences)
     }
 
     fn overlaps(&self) -> bool {
@@ -70,17 +69,22 @@ impl<D: Device> Executor for DeviceRunner<D> {
         fill(&mut self.batch, plan, sequences, self.capacity.block_size);
         let due: Vec<&Sequence> = plan.due().map(|part| &sequences[part.slot]).collect();
         choose(&mut self.batch.choice, &due, &mut self.tables);
-        self.model
-            .start(&self.batch, &mut self.cache)
-            .map_err(failed)
+        let step = self.model.start(&self.batch, &mut self.cache);
+        self.begun.push_back(step.map_err(failed)?);
+        Ok(())
     }
 
-    fn finish(
-        &mut self,
-        plan: &StepPlan,
-        _sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        self.model.chosen(plan.num_due()).map_err(failed)
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        let Some(step) = self.begun.pop_front() else {
+            return Ok(Vec::new());
+        };
+        let (ids, idled) = self.model.wait(step).map_err(failed)?;
+        self.idled = idled;
+        Ok(ids)
+    }
+
+    fn idled(&self) -> Option<Duration> {
+        self.idled
     }
 }
 
@@ -94,7 +98,7 @@ fn choose(choice: &mut Choice, due: &[&Sequence], tables: &mut PenaltyTables) {
     choice.biases.clear();
     choice.recounts.clear();
     let penalised = due.iter().filter(|sequence| has_penalties(sequence));
-    let places = tables.places(penalised.map(|sequence| (sequence.id(), sequence.tokens().len())));
+    let places = tables.places(penalised.map(|sequence| (sequence.id(), sequence.num_tokens())));
     let mut places = places.into_iter();
     for sequence in due {
         let params = sequence.sampling();
@@ -104,6 +108,7 @@ fn choose(choice: &mut Choice, due: &[&Sequence], tables: &mut PenaltyTables) {
             None
         };
         if let Some(place) = place.filter(|place| !place.is_current) {
+            assert!(sequence.under_way().is_none(), "{COUNTED}");
             choice.recounts.push(Recount {
                 table: place.table,
                 tokens: sequence.tokens().to_vec(),
@@ -125,7 +130,7 @@ fn choose(choice: &mut Choice, due: &[&Sequence], tables: &mut PenaltyTables) {
             top_k: params.top_k,
             seed,
             stream,
-            place: sequence.generated().len() as u32,
+            place: sequence.num_generated() as u32,
             counts: place.map(|place| place.table),
             mask: None,
             bias: from..choice.biases.len() as u32,
@@ -140,6 +145,9 @@ fn has_penalties(sequence: &Sequence) -> bool {
         || params.frequency_penalty != 0.0
         || params.presence_penalty != 0.0
 }
+
+const COUNTED: &str = "a token that is under way was chosen by the step before, which counted it in the sequence's table. This is a \
+                       bug.";
 
 #[cfg(test)]
 mod tests;

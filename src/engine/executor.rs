@@ -1,48 +1,40 @@
 //! What carries out a plan: the seam between the engine and whatever computes tokens.
 
 use std::error::Error;
+use std::time::Duration;
 
 use super::request::TokenId;
 use super::scheduler::StepPlan;
 use super::sequence::Sequences;
 
-/// Carries out plans. It lives on the engine thread, which owns it and the device behind it.
+/// Carries out plans, in the order in which they are begun. It lives on the engine thread, which owns it and the device
+/// behind it.
 pub trait Executor: Send {
     /// What it can hold; asked once, at the start.
     fn capacity(&self) -> Capacity;
 
-    /// Computes the plan's tokens and chooses one new token per part that is due one, in the plan's order.
-    ///
-    /// # Errors
-    /// [`ExecuteError`] if the device or the model fails. The engine then fails all requests and stops.
-    fn run(&mut self, plan: &StepPlan, sequences: &Sequences)
-    -> Result<Vec<TokenId>, ExecuteError>;
-
-    /// Whether [`Executor::start`] leaves the work to a device and returns, so that the host has time for other things.
+    /// Whether [`Executor::start`] leaves the work to a device and returns. Then the next plan may be begun before the last
+    /// one is finished, so that the device goes from one to the other without a pause: tokens that such a plan computes may
+    /// be [under way](super::sequence::Sequence::under_way), among those that the plan before it chooses.
     fn overlaps(&self) -> bool {
         false
     }
 
-    /// Begins to carry out a plan.
+    /// Begins to compute the plan's tokens and to choose one new token per part that is due one.
     ///
     /// # Errors
-    /// As [`Executor::run`].
-    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
-        let _ = (plan, sequences);
-        Ok(())
-    }
+    /// [`ExecuteError`] if the device or the model fails. The engine then fails all requests and stops.
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError>;
 
-    /// Waits for the plan that was begun; with [`Executor::start`] it does what [`Executor::run`] does. If work overlaps,
-    /// sequences may have ended meanwhile: their tokens are returned all the same.
+    /// Waits for the oldest plan that was begun and not finished, and returns the tokens that it chose, in its order.
     ///
     /// # Errors
-    /// As [`Executor::run`].
-    fn finish(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        self.run(plan, sequences)
+    /// As [`Executor::start`].
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError>;
+
+    /// How long the device had nothing to do before it began the plan that was finished last, if it can tell.
+    fn idled(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -50,14 +42,6 @@ pub trait Executor: Send {
 impl<E: Executor + ?Sized> Executor for Box<E> {
     fn capacity(&self) -> Capacity {
         (**self).capacity()
-    }
-
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        (**self).run(plan, sequences)
     }
 
     fn overlaps(&self) -> bool {
@@ -68,12 +52,12 @@ impl<E: Executor + ?Sized> Executor for Box<E> {
         (**self).start(plan, sequences)
     }
 
-    fn finish(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        (**self).finish(plan, sequences)
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        (**self).finish()
+    }
+
+    fn idled(&self) -> Option<Duration> {
+        (**self).idled()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A model for tests whose logits are a pure function of the tokens so far, which it knows only through its own paged
 //! cache: a wrong slot, position, block table or length gives wrong tokens or a failed assertion.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::time::Duration;
@@ -32,12 +33,14 @@ pub(super) struct FakeModel {
     pub(super) mishap: Option<(usize, Mishap)>,
 }
 
-/// An executor that may pretend to be a device: then it computes when a plan is begun, and what came of it is told when
-/// that is asked for.
+/// An executor that may pretend to be a device: then it knows the tokens of the step before, which nobody else does yet,
+/// and tells what a step chose when that is asked for.
 pub(super) struct Deferred<E> {
     pub(super) inner: E,
     pub(super) overlaps: bool,
-    result: Option<Result<Vec<TokenId>, ExecuteError>>,
+    /// What the step that was begun last chose.
+    last: Vec<TokenId>,
+    results: VecDeque<Result<Vec<TokenId>, ExecuteError>>,
 }
 
 impl<E> Deferred<E> {
@@ -45,7 +48,8 @@ impl<E> Deferred<E> {
         Self {
             inner,
             overlaps,
-            result: None,
+            last: Vec::new(),
+            results: VecDeque::new(),
         }
     }
 }
@@ -55,34 +59,21 @@ impl<E: Executor> Executor for Deferred<E> {
         self.inner.capacity()
     }
 
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        self.inner.run(plan, sequences)
-    }
-
     fn overlaps(&self) -> bool {
         self.overlaps
     }
 
     fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
-        if self.overlaps {
-            self.result = Some(self.inner.run(plan, sequences));
-        }
+        let sequences = sequences.with_tokens(|row| self.last[row as usize]);
+        let result = self.inner.start(plan, &sequences);
+        let result = result.and_then(|()| self.inner.finish());
+        self.last = result.as_ref().cloned().unwrap_or_default();
+        self.results.push_back(result);
         Ok(())
     }
 
-    fn finish(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        match self.result.take() {
-            Some(result) => result,
-            None => self.inner.run(plan, sequences),
-        }
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        self.results.pop_front().expect("a step was begun")
     }
 }
 

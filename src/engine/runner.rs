@@ -7,7 +7,7 @@ use super::request::TokenId;
 use super::sampler::Sampler;
 use super::scheduler::{Part, StepPlan};
 use super::sequence::{Sequence, Sequences};
-use crate::model::StepBatch;
+use crate::model::{StepBatch, carried};
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +32,8 @@ pub struct ModelRunner<F> {
     sampler: Sampler,
     /// Kept from step to step for its memory.
     batch: StepBatch,
+    /// What the last step chose, until it is asked for.
+    chosen: Vec<TokenId>,
 }
 
 impl<F: Forward> ModelRunner<F> {
@@ -43,6 +45,7 @@ impl<F: Forward> ModelRunner<F> {
             capacity,
             sampler: Sampler::new(capacity.vocab_size),
             batch: StepBatch::default(),
+            chosen: Vec::new(),
         }
     }
 }
@@ -59,11 +62,7 @@ impl<F: Forward> Executor for ModelRunner<F> {
         self.capacity
     }
 
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
         let Capacity {
             vocab_size,
             block_size,
@@ -80,9 +79,14 @@ impl<F: Forward> Executor for ModelRunner<F> {
             });
         }
         let rows = plan.due().zip(logits.chunks_exact(vocab_size));
-        Ok(rows
+        self.chosen = rows
             .map(|(part, row)| self.sampler.sample(row, &sequences[part.slot]))
-            .collect())
+            .collect();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        Ok(std::mem::take(&mut self.chosen))
     }
 }
 
@@ -132,9 +136,14 @@ pub(super) fn fill(
 fn append(batch: &mut StepBatch, part: &Part, sequence: &Sequence, block_size: usize) {
     let table = sequence.block_table();
     let end = part.start + part.num_tokens;
+    let known = sequence.tokens();
+    let known_end = end.min(known.len());
     batch
         .input_ids
-        .extend_from_slice(&sequence.tokens()[part.start..end]);
+        .extend_from_slice(&known[part.start.min(known_end)..known_end]);
+    if let Some(row) = sequence.under_way().filter(|_| end > known_end) {
+        batch.input_ids.push(carried(row));
+    }
     batch.positions.extend((part.start..end).map(narrow));
     let slot = |position: usize| {
         table[position / block_size].0 * narrow(block_size) + narrow(position % block_size)

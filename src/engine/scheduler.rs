@@ -4,8 +4,21 @@
 //!
 //! There is no prefill phase and no decode phase. Each sequence knows some tokens and has computed some of them; a step
 //! hands out one budget of tokens so that they catch up: first to those that miss a single token, then, in the order of
-//! [`fairness`](super::fairness), to chunks of longer arrears and to sequences that wait. Read [`Scheduler::plan`] and
-//! [`Scheduler::commit`]; `admission` is how a sequence gets its blocks, `preemption` how it loses them.
+//! [`fairness`](super::fairness), to chunks of longer arrears and to sequences that wait. Read [`Scheduler::plan`],
+//! [`Scheduler::begin`] and [`Scheduler::commit`]; `admission` is how a sequence gets its blocks, `preemption` how it
+//! loses them.
+//!
+//! # A step ahead
+//!
+//! A step may be planned while the one before runs, whose tokens nobody knows yet. That each sequence gets one is known,
+//! and so is whether it is the last that it may have; whether it is one that ends it is not. Such a sequence is then in
+//! one step too many, whose token for it is passed over. The cache is written and read in the order of the steps, so
+//! that blocks which a running step still uses may be given away by the next plan.
+//!
+//! ```text
+//! plan 1, begin 1, plan 2, commit 1, begin 2, plan 3, commit 2, begin 3, …   a step ahead
+//! plan 1, begin 1, commit 1, plan 2, begin 2, commit 2, …                    one at a time
+//! ```
 //!
 //! # Why it always goes on
 //!
@@ -60,6 +73,8 @@ pub struct Scheduler {
     /// The candidate that did not fit the last time, so that nobody looks again before something has changed.
     stall: Option<Stall>,
     express: Express,
+    /// Sequences of which only the last token is still to come.
+    num_ending: usize,
     /// The running sequences of a plan in the making that miss more than one token. Kept for its memory.
     prefilling: Vec<SequenceSlot>,
     /// Counters; the gauges among them are filled in by [`Scheduler::stats`].
@@ -85,6 +100,7 @@ impl Scheduler {
             book: Book::new(config.scheduling_policy),
             stall: None,
             express: Express::default(),
+            num_ending: 0,
             prefilling: Vec::new(),
             totals: Stats::default(),
         }
@@ -124,6 +140,7 @@ impl Scheduler {
             .collect();
         self.totals.finished_total[reason as usize] += sequences.len() as u64;
         self.running.clear();
+        self.num_ending = 0;
         self.book = self.book.emptied();
         self.quota = self.quota.emptied();
         self.stall = None;
@@ -132,7 +149,8 @@ impl Scheduler {
         used
     }
 
-    /// Decides the next step and writes it into `plan`. Empty only if there is no sequence.
+    /// Decides the next step and writes it into `plan`. Empty only if there is no sequence that may have more than what is
+    /// under way.
     pub fn plan(&mut self, now: Duration, plan: &mut StepPlan) {
         plan.clear();
         self.prefilling.clear();
@@ -141,9 +159,35 @@ impl Scheduler {
         self.plan_prefills(now, plan);
     }
 
-    /// Records that `plan` was carried out and gave the `sampled` tokens, one for each part that was due one, in order.
-    /// Writes what became of these parts into `outcomes`. A sequence that has ended since it was planned is passed over, and
-    /// so is its token.
+    /// Records that `plan` is being carried out. All earlier ones are committed, so that all tokens it computes are known.
+    /// A sequence that has ended since it was planned is passed over.
+    pub fn begin(&mut self, plan: &StepPlan) {
+        let mut row = 0;
+        let mut ending = false;
+        for part in &plan.parts {
+            let its_row = row;
+            row += u32::from(part.due);
+            if self.sequences.still(part.slot, part.id).is_none() {
+                continue;
+            }
+            let sequence = &mut self.sequences[part.slot];
+            sequence.num_computed_tokens = part.start + part.num_tokens;
+            if self.prefix_caching {
+                self.publish_blocks(part.slot);
+            }
+            if part.due {
+                ending |= self.expect_token(part.slot, its_row);
+            }
+        }
+        if ending {
+            let sequences = &self.sequences;
+            (self.running).retain(|&slot| sequences[slot].phase == Phase::Running);
+        }
+    }
+
+    /// Records that `plan`, which was begun, gave the `sampled` tokens, one for each part that was due one, in order.
+    /// Writes what became of these parts into `outcomes`. A sequence that has ended meanwhile is passed over, and so is its
+    /// token.
     ///
     /// # Panics
     /// If the number of tokens is not the number of parts that are due one.
@@ -155,18 +199,8 @@ impl Scheduler {
         );
         outcomes.clear();
         let mut ended = false;
-        let mut sampled = sampled.iter();
-        for part in &plan.parts {
-            let token = if part.due { sampled.next() } else { None };
-            if self.sequences.still(part.slot, part.id).is_none() {
-                continue;
-            }
-            let sequence = &mut self.sequences[part.slot];
-            sequence.num_computed_tokens = part.start + part.num_tokens;
-            if self.prefix_caching {
-                self.publish_blocks(part.slot);
-            }
-            if let Some(&token) = token {
+        for (part, &token) in plan.due().zip(sampled) {
+            if self.sequences.still(part.slot, part.id).is_some() {
                 let outcome = self.commit_token(part, token);
                 ended |= outcome.finished.is_some();
                 outcomes.push(outcome);
@@ -193,7 +227,7 @@ impl Scheduler {
     pub fn stats(&self) -> Stats {
         Stats {
             running: self.running.len(),
-            waiting: self.sequences.len() - self.running.len(),
+            waiting: self.sequences.len() - self.running.len() - self.num_ending,
             kv_blocks_used: self.blocks.num_used(),
             kv_blocks: self.blocks.num_blocks(),
             block_size: self.blocks.block_size(),
@@ -216,7 +250,7 @@ impl Scheduler {
                 continue;
             }
             let room = sequence.block_table().len() * self.blocks.block_size();
-            if sequence.tokens().len() <= room {
+            if sequence.num_tokens() <= room {
                 self.schedule(slot, usize::MAX, plan);
                 continue;
             }
@@ -322,6 +356,23 @@ impl Scheduler {
         }
     }
 
+    /// The sequence has computed all that it has, and gets a token by it. `true` if that will be its last: then it gives
+    /// back all that it held.
+    fn expect_token(&mut self, slot: SequenceSlot, row: u32) -> bool {
+        let sequence = &mut self.sequences[slot];
+        let first = sequence.num_generated() == 0;
+        let is_last = sequence.expect(row, self.max_model_len);
+        if first {
+            self.release_followers(slot);
+        }
+        if is_last {
+            self.stop(slot);
+            self.sequences[slot].phase = Phase::Ending;
+            self.num_ending += 1;
+        }
+        is_last
+    }
+
     fn commit_token(&mut self, part: &Part, token: TokenId) -> Outcome {
         let sequence = &mut self.sequences[part.slot];
         let first = sequence.generated().is_empty();
@@ -330,7 +381,6 @@ impl Scheduler {
         self.totals.generation_tokens_total += 1;
         if first {
             self.totals.prompt_tokens_total += sequence.usage().prompt_tokens as u64;
-            self.release_followers(part.slot);
         }
         Outcome {
             id: part.id,
@@ -341,15 +391,16 @@ impl Scheduler {
 
     /// Strikes a sequence out of all books but `running`.
     fn forget(&mut self, slot: SequenceSlot, reason: FinishReason) -> Usage {
+        if self.sequences[slot].phase == Phase::Running {
+            self.stop(slot);
+        }
         let mut sequence = self.sequences.remove(slot);
         match sequence.phase {
-            Phase::Running => {
-                self.free_blocks(&mut sequence);
-                self.book.stops(sequence.subject);
-            }
+            Phase::Running => {}
             Phase::Waiting => {
                 self.book.dequeue(sequence.subject, slot);
             }
+            Phase::Ending => self.num_ending -= 1,
             Phase::Following => {
                 if let Some((leader, _)) = sequence.leader {
                     self.sequences[leader]

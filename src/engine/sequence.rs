@@ -81,16 +81,21 @@ pub struct Standing {
 /// A prompt that is being continued.
 ///
 /// ```text
-/// tokens  | prompt .................. | generated ........ |
-///         | computed: keys and values in the cache | not yet |
+/// tokens  | prompt .................. | generated ........ | under way |
+///         | computed: keys and values in the cache | not yet           |
 /// ```
 /// It is due a sample when nothing is "not yet". Preemption moves the second line back to the start and leaves the
 /// first as it is.
+///
+/// A token is under way while a step runs that chooses it. Which one it will be is not known, but that there will be one
+/// is: it has a position, is planned, and is computed by a device that takes it from where it was written.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     id: SequenceId,
     tokens: Vec<TokenId>,
     prompt_len: usize,
+    /// Its place among the tokens that the running step chooses, if that step chooses one for it.
+    under_way: Option<u32>,
     pub(super) num_computed_tokens: usize,
     pub(super) block_table: Vec<BlockId>,
     pub(super) phase: Phase,
@@ -127,6 +132,8 @@ pub enum Phase {
     Following,
     /// Holds blocks and takes part in steps.
     Running,
+    /// Waits for its last token, which is under way: it holds no blocks and takes part in no further step.
+    Ending,
 }
 
 impl Sequence {
@@ -164,6 +171,7 @@ impl Sequence {
             },
             tokens: prompt.to_vec(),
             prompt_len: prompt.len(),
+            under_way: None,
             num_computed_tokens: 0,
             block_table: Vec::new(),
             phase: Phase::Waiting,
@@ -188,7 +196,7 @@ impl Sequence {
         self.id
     }
 
-    /// Prompt and generated tokens, in order.
+    /// Prompt and generated tokens, in order, as far as they are known.
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens
     }
@@ -203,14 +211,29 @@ impl Sequence {
         &self.tokens[self.prompt_len..]
     }
 
-    /// Leading tokens whose keys and values are in the cache.
+    /// Its place among the tokens that the running step chooses, if one of them will be its own.
+    pub fn under_way(&self) -> Option<u32> {
+        self.under_way
+    }
+
+    /// All its tokens, the one that is under way included.
+    pub fn num_tokens(&self) -> usize {
+        self.tokens.len() + usize::from(self.under_way.is_some())
+    }
+
+    /// Its tokens after the prompt, the one that is under way included.
+    pub fn num_generated(&self) -> usize {
+        self.num_tokens() - self.prompt_len
+    }
+
+    /// Leading tokens whose keys and values are in the cache, or will be once the running step has ended.
     pub fn num_computed_tokens(&self) -> usize {
         self.num_computed_tokens
     }
 
-    /// Tokens known and not yet computed.
+    /// Tokens that it has and that are not yet computed.
     pub fn num_uncomputed_tokens(&self) -> usize {
-        self.tokens.len() - self.num_computed_tokens
+        self.num_tokens() - self.num_computed_tokens
     }
 
     /// Its blocks in the cache, in order of position. Empty while it waits.
@@ -225,7 +248,7 @@ impl Sequence {
 
     /// The random number that decides the next token, in `[0, 1)`.
     pub fn uniform(&self) -> f64 {
-        self.random.uniform(self.generated().len())
+        self.random.uniform(self.num_generated())
     }
 
     /// Its random numbers.
@@ -235,7 +258,7 @@ impl Sequence {
 
     /// Ids that may not be chosen next, because they would end it before `min_tokens`.
     pub fn forbidden(&self) -> impl Iterator<Item = TokenId> + Clone {
-        let too_short = self.generated().len() < self.until.min_tokens;
+        let too_short = self.num_generated() < self.until.min_tokens;
         let (eos, stop) = if too_short {
             (&*self.eos, &*self.until.stop_token_ids)
         } else {
@@ -244,20 +267,32 @@ impl Sequence {
         eos.iter().chain(stop).copied()
     }
 
-    /// Appends a generated token. The answer says whether it ends the sequence; it counts either way.
+    /// A step has begun that chooses its next token, as the `row`th of that step. The answer says whether it is the last
+    /// one, whichever it is.
+    pub(super) fn expect(&mut self, row: u32, max_model_len: usize) -> bool {
+        debug_assert!(self.under_way.is_none(), "one token at a time");
+        self.under_way = Some(row);
+        self.is_full(max_model_len)
+    }
+
+    /// Appends the token that was under way. The answer says whether it ends the sequence; it counts either way.
     pub(super) fn push(&mut self, token: TokenId, max_model_len: usize) -> Option<FinishReason> {
+        self.under_way = None;
         let long_enough = self.generated().len() >= self.until.min_tokens;
         self.tokens.push(token);
         if long_enough && (self.eos.contains(&token) || self.until.stop_token_ids.contains(&token))
         {
             Some(FinishReason::Stop)
-        } else if self.generated().len() >= self.until.max_tokens
-            || self.tokens.len() >= max_model_len
-        {
+        } else if self.is_full(max_model_len) {
             Some(FinishReason::Length)
         } else {
             None
         }
+    }
+
+    /// Whether it may have no further token.
+    fn is_full(&self, max_model_len: usize) -> bool {
+        self.num_generated() >= self.until.max_tokens || self.num_tokens() >= max_model_len
     }
 
     /// The tokens that it has used. The prompt counts with the first sequence of a request alone, and until there is a

@@ -30,6 +30,8 @@ pub(super) struct Stepper<E> {
     /// Sequences taken from the inbox that the published counters do not count yet.
     arrived: usize,
     stopping: bool,
+    /// The step that a device carries out while the next one is planned; empty if there is none.
+    running: StepPlan,
     /// Kept from step to step for their memory.
     plan: StepPlan,
     outcomes: Vec<Outcome>,
@@ -65,6 +67,7 @@ impl<E: Executor> Stepper<E> {
             shared,
             arrived: 0,
             stopping: false,
+            running: StepPlan::default(),
             plan: StepPlan::default(),
             outcomes: Vec::new(),
         }
@@ -79,13 +82,9 @@ impl<E: Executor> Stepper<E> {
             Ok::<_, StepError>(())
         }));
         match ended {
-            Ok(Ok(())) => {
-                self.emit();
-                return self.abort(EngineError::ShuttingDown);
-            }
+            Ok(Ok(())) => return self.abort(EngineError::ShuttingDown),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a step failed: the engine ends all requests and stops");
-                self.emit();
             }
             Err(panic) => tracing::error!(
                 panic = message_of(&*panic),
@@ -98,8 +97,8 @@ impl<E: Executor> Stepper<E> {
 
     /// One forward pass, from requests that came in to tokens that go out.
     ///
-    /// Where the host has time while a device computes, the tokens of a step go out during the next one: after its plan,
-    /// but before anything else that could end a sequence.
+    /// Where a device computes while the host has time for other things, that is the next pass: it is planned and begun
+    /// before the tokens of the last one are known, so that the device goes on while they go out.
     pub(super) fn step(&mut self) -> Result<(), StepError> {
         self.take_inbox();
         if self.stopping {
@@ -108,28 +107,44 @@ impl<E: Executor> Stepper<E> {
         let now = self.shared.now();
         self.end_overdue(now);
         self.scheduler.plan(now, &mut self.plan);
-        if self.plan.parts.is_empty() {
-            self.emit();
+        if self.plan.is_empty() && self.running.is_empty() {
             return self.rest();
         }
         self.requests.start(&self.plan.admitted);
         self.publish();
-        let started = (self.executor).start(&self.plan, self.scheduler.sequences());
-        self.emit();
+        let started = if self.plan.is_empty() {
+            Ok(())
+        } else {
+            (self.executor).start(&self.plan, self.scheduler.sequences())
+        };
+        self.land()?;
         started?;
-        let sampled = (self.executor).finish(&self.plan, self.scheduler.sequences())?;
-        self.scheduler
-            .commit(&self.plan, &sampled, &mut self.outcomes);
-        self.publish();
-        if !self.executor.overlaps() || self.scheduler.is_idle() {
-            self.emit();
+        self.scheduler.begin(&self.plan);
+        std::mem::swap(&mut self.plan, &mut self.running);
+        if self.executor.overlaps() {
+            return Ok(());
         }
+        self.land()
+    }
+
+    /// Waits for the step that runs, if there is one, and tells what came of it.
+    fn land(&mut self) -> Result<(), StepError> {
+        if self.running.is_empty() {
+            return Ok(());
+        }
+        let sampled = self.executor.finish()?;
+        self.scheduler
+            .commit(&self.running, &sampled, &mut self.outcomes);
+        self.running.clear();
+        self.publish();
+        self.emit();
         Ok(())
     }
 
     /// Whether a step has something to do. Sleeps in the inbox until then, at no cost; `false` is the end.
     fn has_work_or_waits_for_it(&mut self) -> bool {
-        if self.scheduler.is_idle() && !self.stopping {
+        let is_idle = self.scheduler.is_idle() && self.running.is_empty();
+        if is_idle && !self.stopping {
             match self.inbox.recv() {
                 Ok(message) => self.take(message),
                 Err(_) => self.stopping = true,
@@ -145,8 +160,6 @@ impl<E: Executor> Stepper<E> {
     }
 
     fn take(&mut self, message: Message) {
-        // Whatever it ends has said what it had to say.
-        self.emit();
         match message {
             Message::Submit(submission) => self.add(*submission),
             Message::Finish(id) => self.end(id, FinishReason::Stop),
@@ -170,12 +183,7 @@ impl<E: Executor> Stepper<E> {
 
     /// Ends the requests whose time is over or whose right was taken away.
     fn end_overdue(&mut self, now: Duration) {
-        let overdue = self.requests.overdue(now);
-        if !overdue.is_empty() {
-            self.emit();
-        }
-        for (number, reason) in overdue {
-            // It may have ended by its last token.
+        for (number, reason) in self.requests.overdue(now) {
             self.end_request(number, reason);
         }
     }
@@ -206,12 +214,9 @@ impl<E: Executor> Stepper<E> {
         Ok(())
     }
 
-    /// Tells what came of the last step, if that has not been done.
+    /// Tells what came of a step.
     fn emit(&mut self) {
-        if self.outcomes.is_empty() {
-            return;
-        }
-        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let outcomes = std::mem::take(&mut self.outcomes);
         for &Outcome {
             id,
             token,
@@ -227,7 +232,6 @@ impl<E: Executor> Stepper<E> {
                 (None, Charge::Spent) => self.end(id, FinishReason::BudgetSpent),
             }
         }
-        outcomes.clear();
         self.outcomes = outcomes;
         if self.scheduler.is_idle() {
             self.check();

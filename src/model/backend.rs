@@ -126,6 +126,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
     /// Copies whole blocks, one after the other: source, destination, source, …. Blocks are in range.
     fn copy_blocks(&self, copies: &[u32], cache: &Self::LayerCache) -> Result<(), ModelError>;
 
+    /// Tokens that the last step has chosen and that the next one may carry on.
+    fn chosen(&self) -> usize {
+        0
+    }
+
     /// Takes a step's arrays, which have been checked, and cuts the buffers to it. `cache` is the one that it
     /// will be run on, in blocks of `block_size`.
     fn step(

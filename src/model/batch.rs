@@ -11,7 +11,7 @@ pub struct StepBatch {
     /// `[num_copies * 2]` blocks to copy before anything is computed, one after the other: source, destination. A
     /// sequence that goes on from another's prompt in its own way gets its own copy of the last block so.
     pub block_copies: Vec<u32>,
-    /// `[num_tokens]` token ids
+    /// `[num_tokens]` token ids, or [`carried`] ones
     pub input_ids: Vec<u32>,
     /// `[num_tokens]` position of each token in its own sequence
     pub positions: Vec<u32>,
@@ -30,6 +30,15 @@ pub struct StepBatch {
     /// How tokens are chosen, on a device that does
     pub choice: Choice,
 }
+
+/// Stands in a step's `input_ids` for the token that the step before has chosen as its `row`th, on a device that chooses
+/// tokens and keeps them: nobody else need know which one it is.
+pub fn carried(row: u32) -> u32 {
+    CARRIED | row
+}
+
+/// `kernels/embedding.cu` has the same.
+const CARRIED: u32 = 1 << 31;
 
 /// How a device chooses the tokens of a step. A CPU leaves that to its caller.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -54,17 +63,26 @@ pub struct Recount {
 }
 
 impl StepBatch {
-    /// Refuses a batch whose arrays contradict each other, the model or the cache.
+    /// Refuses a batch whose arrays contradict each other, the model or the cache. The step before has chosen `chosen` tokens
+    /// that may be carried on.
     pub(super) fn check(
         &self,
         config: &MixtralConfig,
         limits: Limits,
         cache: Blocks,
+        chosen: usize,
     ) -> Result<(), ModelError> {
         self.check_lengths(limits)?;
         self.check_copies(cache)?;
         for (at, &id) in self.input_ids.iter().enumerate() {
-            if id as usize >= config.vocab_size {
+            let row = id & !CARRIED;
+            if row != id {
+                if row as usize >= chosen {
+                    return Err(wrong(format!(
+                        "input_ids[{at}] is token {row} of the step before, which chose {chosen}"
+                    )));
+                }
+            } else if id as usize >= config.vocab_size {
                 return Err(wrong(format!(
                     "input_ids[{at}] is {id}; the vocabulary has {} tokens",
                     config.vocab_size

@@ -154,7 +154,8 @@ impl<B: Backend> Mixtral<B> {
         batch: &StepBatch,
         cache: &mut KvCache<B>,
     ) -> Result<(), ModelError> {
-        batch.check(&self.config, self.limits, cache.blocks())?;
+        let chosen = self.backend.chosen();
+        batch.check(&self.config, self.limits, cache.blocks(), chosen)?;
         cache.copy_blocks(&self.backend, &batch.block_copies)?;
         let step = self.backend.step(batch, cache.block_size(), cache.id())?;
         self.backend.run(&step, || self.compute(&step, cache))

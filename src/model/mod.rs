@@ -19,10 +19,10 @@ mod synthetic;
 mod weights;
 
 pub use backend::{Backend, Limits, LoadOptions};
-pub use batch::{Choice, Recount, StepBatch};
+pub use batch::{Choice, Recount, StepBatch, carried};
 pub use config::{GenerationDefaults, MixtralConfig};
 pub use cpu::Cpu;
-pub use device::OnDevice;
+pub use device::{Choosing, OnDevice};
 pub use error::ModelError;
 pub use files::{ModelFiles, ModelSource};
 pub use fit::{Footprint, RESERVE};

@@ -1,6 +1,7 @@
 //! What runs kernels: memory, copies, launches. A GPU does, and in tests its emulation.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use super::OpError;
 use super::launch::{Address, Launch};
@@ -12,6 +13,8 @@ use super::launch::{Address, Launch};
 pub trait Device: Debug + Send + Sync {
     /// A stretch of its memory, given back when dropped.
     type Memory: Memory;
+    /// A place on the host that it copies from and to by itself.
+    type Staged: Staged;
     /// Work that was recorded to be done again.
     type Graph: Debug + Send + Sync;
 
@@ -26,6 +29,24 @@ pub trait Device: Debug + Send + Sync {
 
     /// Waits for all that was asked, then copies to the host.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), OpError>;
+
+    /// Makes a place on the host of so many bytes.
+    fn stage(&self, bytes: usize) -> Result<Self::Staged, OpError>;
+
+    /// Copies the first `bytes` of a place to the device when their turn comes; the host goes on. Until then they stay as
+    /// they are: [`Staged::settled`] waits for that.
+    fn send(&self, from: &mut Self::Staged, bytes: usize, to: Address) -> Result<(), OpError>;
+
+    /// Copies from the device to the front of a place when its turn comes; the host goes on. [`Staged::settled`] waits for
+    /// it.
+    fn fetch(&self, from: Address, bytes: usize, to: &mut Self::Staged) -> Result<(), OpError>;
+
+    /// The device's time from the last copy of one place to that of another. Both are done. `None`: it has no clock.
+    fn between(
+        &self,
+        earlier: &Self::Staged,
+        later: &Self::Staged,
+    ) -> Result<Option<Duration>, OpError>;
 
     /// Copies within the device.
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError>;
@@ -53,6 +74,18 @@ pub trait Device: Debug + Send + Sync {
 pub trait Memory: Debug + Send + Sync {
     /// Where it begins; a multiple of 256.
     fn address(&self) -> Address;
+}
+
+/// A place on the host that a device copies from and to by itself.
+pub trait Staged: Debug + Send + Sync {
+    /// How large it is.
+    fn bytes(&self) -> usize;
+
+    /// Waits until the device has done with it, and lends its bytes.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`] if the device failed.
+    fn settled(&mut self) -> Result<&mut [u8], OpError>;
 }
 
 impl Address {

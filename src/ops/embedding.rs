@@ -49,19 +49,21 @@ pub fn embedding(table: &Tensor, ids: &Tensor, out: &Tensor) -> Result<(), OpErr
 /// Launches [`embedding`] on a device (`kernels/embedding.cu`).
 ///
 /// - `table`: `[vocab, hidden]`, bf16
-/// - `ids`: `[num_tokens]`, u32, below `vocab`
+/// - `ids`: `[num_tokens]`, u32, below `vocab`; or 2³¹ + a row of `chosen`
+/// - `chosen`: `[rows]`, u32, below `vocab`
 /// - `out`: `[num_tokens, hidden]`, f32
 /// - `residual`: `[num_tokens, hidden]`, f32: zeros are written
 ///
 /// `hidden` is a multiple of 8.
 pub fn embedding_launch(
-    [table, ids, out, residual]: [Address; 4],
+    [table, ids, chosen, out, residual]: [Address; 5],
     num_tokens: u32,
     hidden: u32,
 ) -> Launch {
     let arguments = vec![
         table.into(),
         ids.into(),
+        chosen.into(),
         out.into(),
         residual.into(),
         hidden.into(),

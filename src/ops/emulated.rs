@@ -1,46 +1,145 @@
 //! The emulated device: what a GPU does, on the CPU, each access judged (`kernels/emulate`). For tests.
+//!
+//! It does at once what it is asked, or, to show what a GPU may do, as late as possible: when somebody waits for it.
 
-use std::sync::Mutex;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use mixgate_emulate::Buffer;
 
 use super::OpError;
-use super::device::{Device, Memory};
+use super::device::{Device, Memory, Staged};
 use super::launch::{Address, Argument, Launch};
 
 /// A device that runs kernels as fibers. Memory begins poisoned: to read what nobody has written is a fault.
 #[derive(Debug, Default)]
 pub struct Emulated {
+    is_late: bool,
+    stream: Stream,
     recording: Mutex<Option<Vec<Launch>>>,
 }
 
 /// Memory of the emulated device.
-pub struct EmulatedMemory(Buffer<u8>);
+pub struct EmulatedMemory {
+    buffer: Buffer<u8>,
+    stream: Stream,
+}
+
+/// A place on the host.
+#[derive(Debug)]
+pub struct EmulatedStaged {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    stream: Stream,
+}
+
+/// What is still to be done, in order.
+#[derive(Debug, Default, Clone)]
+struct Stream(Arc<Mutex<VecDeque<Work>>>);
+
+#[derive(Debug)]
+enum Work {
+    Launch(Launch),
+    Upload(Vec<u8>, Address),
+    Copy(Address, Address, usize),
+    Send(Arc<Mutex<Vec<u8>>>, usize, Address),
+    Fetch(Address, usize, Arc<Mutex<Vec<u8>>>),
+    /// Something went wrong when nobody could be told.
+    Fail(OpError),
+}
+
+impl Stream {
+    fn ask(&self, work: Work) {
+        self.waiting().push_back(work);
+    }
+
+    /// Does all that is still to be done, up to the first fault.
+    fn flush(&self) -> Result<(), OpError> {
+        let mut waiting = self.waiting();
+        while let Some(work) = waiting.pop_front() {
+            if let Err(fault) = work.run() {
+                waiting.clear();
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Work>> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Work {
+    fn run(self) -> Result<(), OpError> {
+        let upload = |bytes: &[u8], to: Address| {
+            mixgate_emulate::upload(bytes, to.0).map_err(|fault| failed("upload", &fault))
+        };
+        let download = |from: Address, bytes: &mut [u8]| {
+            mixgate_emulate::download(from.0, bytes).map_err(|fault| failed("download", &fault))
+        };
+        match self {
+            Self::Launch(launch) => run(&launch).map_err(|fault| failed(launch.kernel, &fault)),
+            Self::Upload(bytes, to) => upload(&bytes, to),
+            Self::Copy(from, to, bytes) => {
+                let mut between = vec![0; bytes];
+                download(from, &mut between)?;
+                upload(&between, to)
+            }
+            Self::Send(from, bytes, to) => upload(&from.lock().unwrap()[..bytes], to),
+            Self::Fetch(from, bytes, to) => download(from, &mut to.lock().unwrap()[..bytes]),
+            Self::Fail(fault) => Err(fault),
+        }
+    }
+}
 
 impl std::fmt::Debug for EmulatedMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.buffer.len())
     }
 }
 
 impl EmulatedMemory {
     /// Fails if there is a byte that nobody has written.
     pub fn assert_written(&self) {
-        self.0.values();
+        self.stream.flush().unwrap();
+        self.buffer.values();
     }
 }
 
 impl Memory for EmulatedMemory {
     fn address(&self) -> Address {
-        match self.0.pointer() {
+        match self.buffer.pointer() {
             mixgate_emulate::Argument::Pointer(address) => Address(address),
             other => unreachable!("{other:?} is no address. This is a bug."),
         }
     }
 }
 
+impl Drop for EmulatedMemory {
+    /// As a driver, waits for work that uses it.
+    fn drop(&mut self) {
+        if let Err(fault) = self.stream.flush() {
+            self.stream.ask(Work::Fail(fault));
+        }
+    }
+}
+
+impl Staged for EmulatedStaged {
+    fn bytes(&self) -> usize {
+        self.bytes.lock().unwrap().len()
+    }
+
+    fn settled(&mut self) -> Result<&mut [u8], OpError> {
+        self.stream.flush()?;
+        let bytes = Arc::get_mut(&mut self.bytes).expect("nothing is left to be copied");
+        Ok(bytes.get_mut().unwrap())
+    }
+}
+
 impl Device for Emulated {
     type Memory = EmulatedMemory;
+    type Staged = EmulatedStaged;
     type Graph = Vec<Launch>;
 
     fn describe(&self) -> String {
@@ -48,23 +147,47 @@ impl Device for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory, OpError> {
-        Ok(EmulatedMemory(Buffer::poisoned(bytes)))
+        Ok(EmulatedMemory {
+            buffer: Buffer::poisoned(bytes),
+            stream: self.stream.clone(),
+        })
     }
 
     fn upload(&self, bytes: &[u8], to: Address) -> Result<(), OpError> {
-        self.outside_of_a_recording();
-        mixgate_emulate::upload(bytes, to.0).map_err(|fault| failed("upload", &fault))
+        self.ask(Work::Upload(bytes.to_vec(), to))
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), OpError> {
         self.outside_of_a_recording();
+        self.stream.flush()?;
         mixgate_emulate::download(from.0, bytes).map_err(|fault| failed("download", &fault))
     }
 
+    fn stage(&self, bytes: usize) -> Result<EmulatedStaged, OpError> {
+        Ok(EmulatedStaged {
+            bytes: Arc::new(Mutex::new(vec![0; bytes])),
+            stream: self.stream.clone(),
+        })
+    }
+
+    fn send(&self, from: &mut EmulatedStaged, bytes: usize, to: Address) -> Result<(), OpError> {
+        self.ask(Work::Send(Arc::clone(&from.bytes), bytes, to))
+    }
+
+    fn fetch(&self, from: Address, bytes: usize, to: &mut EmulatedStaged) -> Result<(), OpError> {
+        self.ask(Work::Fetch(from, bytes, Arc::clone(&to.bytes)))
+    }
+
+    fn between(
+        &self,
+        _earlier: &EmulatedStaged,
+        _later: &EmulatedStaged,
+    ) -> Result<Option<Duration>, OpError> {
+        Ok(None)
+    }
+
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError> {
-        let mut between = vec![0; bytes];
-        self.download(from, &mut between)?;
-        self.upload(&between, to)
+        self.ask(Work::Copy(from, to, bytes))
     }
 
     fn launch(&self, launch: &Launch) -> Result<(), OpError> {
@@ -72,7 +195,7 @@ impl Device for Emulated {
             launches.push(launch.clone());
             return Ok(());
         }
-        run(launch).map_err(|fault| failed(launch.kernel, &fault))
+        self.ask(Work::Launch(launch.clone()))
     }
 
     fn capture<E: From<OpError>>(
@@ -91,6 +214,23 @@ impl Device for Emulated {
 }
 
 impl Emulated {
+    /// One that does nothing before somebody waits for it.
+    pub fn late() -> Self {
+        Self {
+            is_late: true,
+            ..Self::default()
+        }
+    }
+
+    fn ask(&self, work: Work) -> Result<(), OpError> {
+        self.outside_of_a_recording();
+        self.stream.ask(work);
+        match self.is_late {
+            true => Ok(()),
+            false => self.stream.flush(),
+        }
+    }
+
     fn outside_of_a_recording(&self) {
         let recording = self.recording.lock().unwrap();
         assert!(recording.is_none(), "a recording holds launches only");

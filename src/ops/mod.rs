@@ -42,7 +42,7 @@ mod weighted_sum;
 pub use copy_blocks::copy_blocks;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use device::{Device, Memory};
+pub use device::{Device, Memory, Staged};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{
     GroupedLinear, GroupedSizes, Routing, Side, combine_experts, combine_experts_launch,

@@ -2,11 +2,13 @@
 //!
 //! On a GPU, run tests one at a time (`--test-threads=1`): they share its one stream.
 
+use std::time::Duration;
+
 use super::OpError;
 #[cfg(feature = "cuda")]
-use super::cuda::{Cuda, CudaMemory, RecordedGraph};
-use super::device::{Device, Memory};
-use super::emulated::{Emulated, EmulatedMemory};
+use super::cuda::{Cuda, CudaMemory, CudaStaged, RecordedGraph};
+use super::device::{Device, Memory, Staged};
+use super::emulated::{Emulated, EmulatedMemory, EmulatedStaged};
 use super::launch::{Address, Launch};
 
 /// See above.
@@ -22,6 +24,13 @@ pub enum TestMemory {
     Emulated(EmulatedMemory),
     #[cfg(feature = "cuda")]
     Gpu(CudaMemory),
+}
+
+#[derive(Debug)]
+pub enum TestStaged {
+    Emulated(EmulatedStaged),
+    #[cfg(feature = "cuda")]
+    Gpu(CudaStaged),
 }
 
 #[derive(Debug)]
@@ -57,6 +66,15 @@ fn gpu() -> Option<&'static Cuda> {
 }
 
 impl TestDevice {
+    /// As late as a device may be.
+    pub fn late() -> Self {
+        match Self::default() {
+            Self::Emulated(_) => Self::Emulated(Emulated::late()),
+            #[cfg(feature = "cuda")]
+            gpu @ Self::Gpu(_) => gpu,
+        }
+    }
+
     /// Whether accesses are judged.
     pub fn is_emulated(&self) -> bool {
         matches!(self, Self::Emulated(_))
@@ -84,8 +102,27 @@ impl Memory for TestMemory {
     }
 }
 
+impl Staged for TestStaged {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Emulated(staged) => staged.bytes(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(staged) => staged.bytes(),
+        }
+    }
+
+    fn settled(&mut self) -> Result<&mut [u8], OpError> {
+        match self {
+            Self::Emulated(staged) => staged.settled(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(staged) => staged.settled(),
+        }
+    }
+}
+
 impl Device for TestDevice {
     type Memory = TestMemory;
+    type Staged = TestStaged;
     type Graph = TestGraph;
 
     fn describe(&self) -> String {
@@ -117,6 +154,50 @@ impl Device for TestDevice {
             Self::Emulated(device) => device.download(from, bytes),
             #[cfg(feature = "cuda")]
             Self::Gpu(device) => device.download(from, bytes),
+        }
+    }
+
+    fn stage(&self, bytes: usize) -> Result<TestStaged, OpError> {
+        match self {
+            Self::Emulated(device) => device.stage(bytes).map(TestStaged::Emulated),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.stage(bytes).map(TestStaged::Gpu),
+        }
+    }
+
+    fn send(&self, from: &mut TestStaged, bytes: usize, to: Address) -> Result<(), OpError> {
+        match (self, from) {
+            (Self::Emulated(device), TestStaged::Emulated(from)) => device.send(from, bytes, to),
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(device), TestStaged::Gpu(from)) => device.send(from, bytes, to),
+            #[cfg(feature = "cuda")]
+            _ => unreachable!("{ELSEWHERE}"),
+        }
+    }
+
+    fn fetch(&self, from: Address, bytes: usize, to: &mut TestStaged) -> Result<(), OpError> {
+        match (self, to) {
+            (Self::Emulated(device), TestStaged::Emulated(to)) => device.fetch(from, bytes, to),
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(device), TestStaged::Gpu(to)) => device.fetch(from, bytes, to),
+            #[cfg(feature = "cuda")]
+            _ => unreachable!("{ELSEWHERE}"),
+        }
+    }
+
+    fn between(
+        &self,
+        earlier: &TestStaged,
+        later: &TestStaged,
+    ) -> Result<Option<Duration>, OpError> {
+        match (self, earlier, later) {
+            (Self::Emulated(device), TestStaged::Emulated(a), TestStaged::Emulated(b)) => {
+                device.between(a, b)
+            }
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(device), TestStaged::Gpu(a), TestStaged::Gpu(b)) => device.between(a, b),
+            #[cfg(feature = "cuda")]
+            _ => unreachable!("{ELSEWHERE}"),
         }
     }
 
@@ -161,7 +242,10 @@ impl Device for TestDevice {
             #[cfg(feature = "cuda")]
             (Self::Gpu(device), TestGraph::Gpu(graph)) => device.replay(graph),
             #[cfg(feature = "cuda")]
-            _ => unreachable!("a graph is replayed where it was recorded. This is a bug."),
+            _ => unreachable!("{ELSEWHERE}"),
         }
     }
 }
+
+#[cfg(feature = "cuda")]
+const ELSEWHERE: &str = "what a device made is used there. This is a bug.";

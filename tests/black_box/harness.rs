@@ -314,6 +314,7 @@ pub fn app(plan: &Plan) -> (App, Arc<Brake>, BuiltinIssuer) {
         .map(|byte| u32::from(byte) + FIRST_BYTE)
         .collect();
     let parrot = Parrot {
+        chosen: Vec::new(),
         capacity,
         reply,
         eos,

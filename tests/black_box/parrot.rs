@@ -19,6 +19,8 @@ pub struct Parrot {
     pub brake: Arc<Brake>,
     /// How long a step takes.
     pub pace: Duration,
+    /// What the step that was begun last chose.
+    pub chosen: Vec<TokenId>,
 }
 
 impl Executor for Parrot {
@@ -26,11 +28,7 @@ impl Executor for Parrot {
         self.capacity
     }
 
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
         self.brake.step();
         if !self.pace.is_zero() {
             std::thread::sleep(self.pace);
@@ -49,7 +47,12 @@ impl Executor for Parrot {
                 self.reply[said % self.reply.len()]
             }
         };
-        Ok(plan.due().map(next).collect())
+        self.chosen = plan.due().map(next).collect();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        Ok(std::mem::take(&mut self.chosen))
     }
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::engine::EngineConfig;
 use crate::engine::null::{NullModel, NullName, RealPace};
 
-fn step(begun: u64, ended: u64, sequences: usize, is_decode: bool) -> Step {
+fn step(idle: u64, ended: u64, sequences: usize, is_decode: bool) -> Step {
     Step {
-        begun: Duration::from_micros(begun),
+        idle: Duration::from_micros(idle),
         ended: Duration::from_micros(ended),
         sequences,
         tokens: sequences,
@@ -18,10 +18,10 @@ fn step(begun: u64, ended: u64, sequences: usize, is_decode: bool) -> Step {
 fn decode_rate_counts_full_steps_and_the_host_time_before_them() {
     let steps = [
         step(5000, 6000, 2, false),
-        step(6100, 7000, 2, true),
-        step(7100, 8000, 4, true),
-        step(8300, 9000, 4, true),
-        step(9050, 9900, 1, true),
+        step(100, 7000, 2, true),
+        step(100, 8000, 4, true),
+        step(300, 9000, 4, true),
+        step(50, 9900, 1, true),
     ];
     let (decode, host) = judge(&steps);
     assert_eq!((decode.sequences, decode.steps), (4, 2));

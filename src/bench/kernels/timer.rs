@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::bench::kernels::tests::least;
-    use crate::ops::Memory;
+    use crate::ops::{Memory, Staged};
 
     /// Launches that take 1 ms each. A graph is how many there are.
     #[derive(Debug, Default)]
@@ -125,8 +125,19 @@ mod tests {
         }
     }
 
+    impl Staged for Nowhere {
+        fn bytes(&self) -> usize {
+            0
+        }
+
+        fn settled(&mut self) -> Result<&mut [u8], OpError> {
+            Ok(&mut [])
+        }
+    }
+
     impl Device for Slow {
         type Memory = Nowhere;
+        type Staged = Nowhere;
         type Graph = usize;
 
         fn describe(&self) -> String {
@@ -143,6 +154,22 @@ mod tests {
 
         fn download(&self, _: Address, _: &mut [u8]) -> Result<(), OpError> {
             Ok(())
+        }
+
+        fn stage(&self, _: usize) -> Result<Nowhere, OpError> {
+            Ok(Nowhere)
+        }
+
+        fn send(&self, _: &mut Nowhere, _: usize, _: Address) -> Result<(), OpError> {
+            Ok(())
+        }
+
+        fn fetch(&self, _: Address, _: usize, _: &mut Nowhere) -> Result<(), OpError> {
+            Ok(())
+        }
+
+        fn between(&self, _: &Nowhere, _: &Nowhere) -> Result<Option<Duration>, OpError> {
+            Ok(None)
         }
 
         fn copy(&self, _: Address, _: Address, _: usize) -> Result<(), OpError> {

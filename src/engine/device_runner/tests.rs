@@ -20,7 +20,7 @@ fn seedling() -> ModelSource {
 }
 
 fn on_device() -> DeviceRunner<TestDevice> {
-    let backend = |config: &_, limits| OnDevice::new(TestDevice::default(), config, limits, true);
+    let backend = |config: &_, limits| OnDevice::new(TestDevice::late(), config, limits, true);
     let model = Mixtral::load_on(&seedling(), OPTIONS, backend).unwrap();
     DeviceRunner::new(model, 12, 16, 2048).unwrap()
 }
@@ -30,25 +30,39 @@ fn on_cpu() -> ModelRunner<PagedMixtral> {
     ModelRunner::new(PagedMixtral::new(model, 12, 16, 2048).unwrap())
 }
 
-/// What each request is answered, all of them together.
-fn answers(runner: &mut impl Executor, requests: &[Request]) -> Vec<Vec<TokenId>> {
+/// What each request is answered, all of them together. `ahead`: each step is begun while the one before runs.
+fn answers(runner: &mut impl Executor, requests: &[Request], ahead: bool) -> Vec<Vec<TokenId>> {
     let mut scheduler = Scheduler::new(runner.capacity(), &config(64, 4), [].into());
     for (number, request) in requests.iter().enumerate() {
         scheduler.add(arrival(number as u64, request.clone(), "somebody"));
     }
     let mut said = vec![Vec::new(); requests.len()];
-    let mut plan = StepPlan::default();
-    loop {
+    let mut running = StepPlan::default();
+    let mut land = |runner: &mut _, scheduler: &mut Scheduler, running: &mut StepPlan| {
+        if !running.is_empty() {
+            let sampled = Executor::finish(runner).unwrap();
+            let mut outcomes = Vec::new();
+            scheduler.commit(running, &sampled, &mut outcomes);
+            for outcome in outcomes {
+                said[outcome.id.request as usize].push(outcome.token);
+            }
+            running.clear();
+        }
+    };
+    while !scheduler.is_idle() {
+        let mut plan = StepPlan::default();
         scheduler.plan(Duration::ZERO, &mut plan);
-        if plan.parts.is_empty() {
-            return said;
+        if !plan.is_empty() {
+            runner.start(&plan, scheduler.sequences()).unwrap();
         }
-        let sampled = runner.run(&plan, scheduler.sequences()).unwrap();
-        for (part, token) in plan.due().zip(&sampled) {
-            said[scheduler.sequences()[part.slot].id().request as usize].push(*token);
+        land(runner, &mut scheduler, &mut running);
+        scheduler.begin(&plan);
+        running = plan;
+        if !ahead {
+            land(runner, &mut scheduler, &mut running);
         }
-        scheduler.commit(&plan, &sampled, &mut Vec::new());
     }
+    said
 }
 
 fn request(sampling: SamplingParams) -> Request {
@@ -91,11 +105,13 @@ fn tokens_chosen_on_the_device_are_those_of_the_cpu_and_the_same_alone_and_toget
     };
     let requests = [request(greedy), request(steered), request(drawn)];
     let mut device = on_device();
-    let together = answers(&mut device, &requests);
-    let exact = answers(&mut on_cpu(), &requests[..2]);
+    let together = answers(&mut device, &requests, true);
+    let exact = answers(&mut on_cpu(), &requests[..2], false);
     assert_eq!(together[..2], exact);
     assert_ne!(together[0], together[1], "the penalties did something");
     // The prompts go through the same kernel in one chunk; single tokens share their steps with others or do not.
-    let alone = answers(&mut device, &requests[2..]);
+    let alone = answers(&mut device, &requests[2..], true);
     assert_eq!(together[2], alone[0]);
+    let one_at_a_time = answers(&mut device, &requests, false);
+    assert_eq!(one_at_a_time, together);
 }

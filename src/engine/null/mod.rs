@@ -10,6 +10,9 @@ mod roofline;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::executor::{Capacity, ExecuteError, Executor};
 use super::request::TokenId;
 use super::scheduler::StepPlan;
@@ -29,6 +32,22 @@ pub struct NullModel<P = RealPace> {
     /// How long a step takes; `None` is no time.
     roofline: Option<Roofline>,
     pace: P,
+    /// What the step that was begun last chose.
+    last: Vec<TokenId>,
+    /// Steps that were begun and not finished.
+    begun: VecDeque<Begun>,
+    /// When it has done all that it was asked.
+    free_at: Duration,
+    idled: Duration,
+}
+
+/// A step that was begun.
+#[derive(Debug, Clone)]
+struct Begun {
+    chosen: Vec<TokenId>,
+    ends: Duration,
+    /// How long there was nothing to do before it.
+    idled: Duration,
 }
 
 impl<P: Pace> NullModel<P> {
@@ -47,15 +66,23 @@ impl<P: Pace> NullModel<P> {
             words,
             roofline,
             pace,
+            last: Vec::new(),
+            begun: VecDeque::new(),
+            free_at: Duration::ZERO,
+            idled: Duration::ZERO,
         }
     }
 
     /// The token after those of `sequence`. Their end and their number decide, so that batches, chunks, preemption and
     /// cached prefixes change nothing.
     fn next(&self, sequence: &Sequence) -> TokenId {
-        let tokens = sequence.tokens();
-        let tail = &tokens[tokens.len().saturating_sub(TAIL)..];
-        let hash = tail.iter().fold(tokens.len() as u64, |state, &token| {
+        let under_way = sequence.under_way().map(|row| &self.last[row as usize]);
+        let known = sequence.tokens();
+        let tail = known
+            .len()
+            .saturating_sub(TAIL - usize::from(under_way.is_some()));
+        let tail = known[tail..].iter().chain(under_way);
+        let hash = tail.fold(sequence.num_tokens() as u64, |state, &token| {
             mix(state ^ u64::from(token))
         });
         let at = (hash % self.words.len() as u64) as usize;
@@ -75,23 +102,43 @@ impl<P: Pace> Executor for NullModel<P> {
         self.capacity
     }
 
-    /// Takes at least the roofline's time. A step that ends late is not made up for: the next one begins when it begins.
-    fn run(
-        &mut self,
-        plan: &StepPlan,
-        sequences: &Sequences,
-    ) -> Result<Vec<TokenId>, ExecuteError> {
-        let deadline = self
-            .roofline
-            .map(|roofline| self.pace.now() + roofline.step_time(plan));
-        let sampled = plan
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    /// As a device does, it begins when it is told to and has done with the step before, and takes the roofline's time.
+    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
+        let now = self.pace.now();
+        let begins = now.max(self.free_at);
+        let takes = self.roofline.map(|roofline| roofline.step_time(plan));
+        let ends = begins + takes.unwrap_or_default();
+        let chosen: Vec<TokenId> = plan
             .due()
             .map(|part| self.next(&sequences[part.slot]))
             .collect();
-        if let Some(deadline) = deadline {
-            self.pace.wait_until(deadline);
+        self.last.clone_from(&chosen);
+        self.begun.push_back(Begun {
+            chosen,
+            ends,
+            idled: begins - self.free_at,
+        });
+        self.free_at = ends;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
+        let Some(step) = self.begun.pop_front() else {
+            return Ok(Vec::new());
+        };
+        if self.roofline.is_some() {
+            self.pace.wait_until(step.ends);
         }
-        Ok(sampled)
+        self.idled = step.idled;
+        Ok(step.chosen)
+    }
+
+    fn idled(&self) -> Option<Duration> {
+        Some(self.idled)
     }
 }
 

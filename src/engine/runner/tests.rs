@@ -22,11 +22,13 @@ fn the_arrays_of_a_mixed_step_are_laid_out_as_the_model_reads_them() {
     let mut scheduler = Scheduler::new(runner.capacity(), &config(5, 8), [].into());
     add(&mut scheduler, 1, request(&[11, 12, 13], 4));
     let plan = planned(&mut scheduler);
-    let sampled = runner.run(&plan, scheduler.sequences()).unwrap();
+    runner.start(&plan, scheduler.sequences()).unwrap();
+    let sampled = runner.finish().unwrap();
+    scheduler.begin(&plan);
     scheduler.commit(&plan, &sampled, &mut Vec::new());
     add(&mut scheduler, 2, request(&[14, 15, 16, 17, 18], 4));
     let plan = planned(&mut scheduler);
-    runner.run(&plan, scheduler.sequences()).unwrap();
+    runner.start(&plan, scheduler.sequences()).unwrap();
     // The first holds blocks 0 and 1, of which the last slot takes its new token; the second begins in block 2 and has
     // reserved 3 and 4.
     let expected = StepBatch {
@@ -52,7 +54,7 @@ fn logits_of_the_wrong_size_are_an_error() {
     let mut scheduler = Scheduler::new(runner.capacity(), &config(5, 8), [].into());
     add(&mut scheduler, 1, request(&[1], 1));
     let error = runner
-        .run(&planned(&mut scheduler), scheduler.sequences())
+        .start(&planned(&mut scheduler), scheduler.sequences())
         .unwrap_err();
     assert!(
         matches!(

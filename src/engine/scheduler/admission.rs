@@ -103,12 +103,12 @@ impl Scheduler {
             !self.quota.is_limited()
                 || self.quota.allows(
                     &sequence.standing.tenant,
-                    self.blocks.blocks_for(sequence.tokens().len()),
+                    self.blocks.blocks_for(sequence.num_tokens()),
                 )
         })
     }
 
-    /// Lets a waiting sequence run, if there is room or others must make some. It has blocks for all that it knows then.
+    /// Lets a waiting sequence run, if there is room or others must make some. It has blocks for all its tokens then.
     pub(super) fn admit(
         &mut self,
         candidate: Candidate,
@@ -180,14 +180,14 @@ impl Scheduler {
 
     /// Blocks that are too few for a sequence that begins with `head`.
     fn lacks(&self, slot: SequenceSlot, head: &Head) -> usize {
-        let known = self.sequences[slot].tokens().len();
+        let known = self.sequences[slot].num_tokens();
         let needed = self.blocks.blocks_for(known) - head.blocks + head.unheld;
         needed.saturating_sub(self.blocks.num_free())
     }
 
-    /// Gives a sequence blocks for all tokens that it knows, of which `head` need not be computed. Nothing is lacking.
+    /// Gives a sequence blocks for all its tokens, of which `head` need not be computed. Nothing is lacking.
     fn lodge(&mut self, slot: SequenceSlot, head: &Head, plan: &mut StepPlan) {
-        let known = self.sequences[slot].tokens().len();
+        let known = self.sequences[slot].num_tokens();
         let mut table = std::mem::take(&mut self.sequences[slot].block_table);
         match head.source {
             Source::Cache => {
@@ -223,7 +223,7 @@ impl Scheduler {
             source: Source::Cache,
         };
         if self.prefix_caching {
-            let most = (sequence.tokens().len() - 1) / block_size;
+            let most = (sequence.num_tokens() - 1) / block_size;
             let names = sequence.chain.names();
             let found = self.blocks.find(&names[..names.len().min(most)]);
             head.tokens = found.blocks * block_size;

@@ -18,7 +18,7 @@ impl Scheduler {
         let tables = self.sequences.iter().map(|(_, sequence)| sequence);
         self.blocks.check(tables.map(Sequence::block_table))?;
         let running: HashSet<SequenceSlot> = self.running.iter().copied().collect();
-        let mut queued = 0;
+        let (mut queued, mut ending) = (0, 0);
         for (slot, sequence) in self.sequences.iter() {
             let id = sequence.id();
             let (held, computed) = (sequence.block_table().len(), sequence.num_computed_tokens());
@@ -27,26 +27,31 @@ impl Scheduler {
             let (runs, waits) = match sequence.phase {
                 Phase::Running => (true, false),
                 Phase::Waiting => (false, true),
-                Phase::Following => (false, false),
+                Phase::Following | Phase::Ending => (false, false),
             };
+            let ends = sequence.phase == Phase::Ending;
+            ending += usize::from(ends);
             if (running.contains(&slot), in_queue) != (runs, waits) {
                 return Err(Broken::Queues { id });
             }
             if sequence.phase == Phase::Following && !self.is_followed(slot, sequence) {
                 return Err(Broken::Queues { id });
             }
-            if !runs && (held > 0 || computed > 0) {
+            if !runs && (held > 0 || computed > 0 && !ends) {
                 return Err(Broken::WaitingWithBlocks { id });
             }
             let fits =
-                self.blocks.blocks_for(computed)..=self.blocks.blocks_for(sequence.tokens().len());
+                self.blocks.blocks_for(computed)..=self.blocks.blocks_for(sequence.num_tokens());
             if runs && (sequence.num_uncomputed_tokens() == 0 || held == 0 || !fits.contains(&held))
             {
                 return Err(Broken::BlockTable { id, held, computed });
             }
             self.check_contents(sequence)?;
         }
-        if running.len() != self.running.len() || queued != self.book.num_waiting() {
+        if running.len() != self.running.len()
+            || queued != self.book.num_waiting()
+            || ending != self.num_ending
+        {
             return Err(Broken::Counts);
         }
         if running.len() > self.max_num_seqs {

@@ -22,6 +22,11 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
+    /// Whether nothing is computed.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Tokens that the step computes.
     pub fn num_tokens(&self) -> usize {
         self.num_tokens
@@ -37,7 +42,8 @@ impl StepPlan {
         self.parts.iter().filter(|part| part.due)
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Takes everything out.
+    pub fn clear(&mut self) {
         self.copies.clear();
         self.parts.clear();
         self.admitted.clear();

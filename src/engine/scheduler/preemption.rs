@@ -1,18 +1,18 @@
 //! How a sequence loses its blocks: to one that is short of memory, or to a subject that has nothing running.
 
 use super::plan::StepPlan;
-use super::{KEPT, Phase, Scheduler, Sequence, SequenceSlot};
+use super::{KEPT, Phase, Scheduler, SequenceSlot};
 use crate::engine::fairness::{Candidate, SubjectSlot};
 use crate::engine::prefix_cache::BlockHash;
 
 impl Scheduler {
-    /// Gives a running sequence blocks for all tokens that it knows, at the cost of others if need be. `false` if it is
+    /// Gives a running sequence blocks for all its tokens, at the cost of others if need be. `false` if it is
     /// itself the one that would have to give way: then it keeps its blocks and sits this step out.
     pub(super) fn make_room(&mut self, slot: SequenceSlot, plan: &mut StepPlan) -> bool {
         loop {
             let sequence = &self.sequences[slot];
             let tenant = sequence.standing.tenant;
-            let known = sequence.tokens().len();
+            let known = sequence.num_tokens();
             let more = self.blocks.blocks_for(known) - sequence.block_table().len();
             // Over its quota, the tenant's newest gives way first. All alone it may grow: one always runs.
             let rival = match self.quota.allows(&tenant, more) {
@@ -88,8 +88,8 @@ impl Scheduler {
         of_tenant.next().map(|_| newest)
     }
 
-    /// Takes a running sequence's blocks and puts it back into the queue, to its old place. It keeps its tokens:
-    /// computing them again leads to the same next token.
+    /// Takes a running sequence's blocks and puts it back into the queue, to its old place. It keeps its tokens, the one
+    /// that is under way included: computing them again leads to the same next token.
     pub(super) fn preempt(&mut self, slot: SequenceSlot, plan: &mut StepPlan) {
         let at = self
             .running
@@ -99,25 +99,23 @@ impl Scheduler {
         self.running.remove(at);
         // Should it be admitted again in this very plan, it must not be in it twice.
         self.prefilling.retain(|&other| other != slot);
-        let mut table = std::mem::take(&mut self.sequences[slot].block_table);
+        self.stop(slot);
         let sequence = &mut self.sequences[slot];
-        self.quota.give_back(&sequence.standing.tenant, table.len());
-        self.blocks.release(&mut table);
-        sequence.block_table = table;
         sequence.num_computed_tokens = 0;
         sequence.published_blocks = 0;
-        self.book.stops(sequence.subject);
         plan.strike(slot);
         plan.preempted.push(sequence.id());
         self.enqueue(slot);
         self.totals.preemptions_total += 1;
     }
 
-    /// Takes the blocks of a sequence that has ended.
-    pub(super) fn free_blocks(&mut self, sequence: &mut Sequence) {
+    /// Takes the blocks of a sequence that runs no more.
+    pub(super) fn stop(&mut self, slot: SequenceSlot) {
+        let sequence = &mut self.sequences[slot];
         debug_assert!(sequence.phase == Phase::Running);
         let table = &mut sequence.block_table;
         self.quota.give_back(&sequence.standing.tenant, table.len());
         self.blocks.release(table);
+        self.book.stops(sequence.subject);
     }
 }

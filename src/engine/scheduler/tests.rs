@@ -40,6 +40,7 @@ fn planned(scheduler: &mut Scheduler) -> StepPlan {
 
 /// Commits a step in which everybody generates token 7.
 fn commit(scheduler: &mut Scheduler, plan: &StepPlan) {
+    scheduler.begin(plan);
     scheduler.commit(plan, &vec![7; plan.num_due()], &mut Vec::new());
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 
 use super::{Sequence, SequenceId};
+#[cfg(test)]
+use crate::engine::TokenId;
 
 /// Where a sequence is kept. Slots are used again: it means something only while the sequence lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +55,18 @@ impl Sequences {
     pub(in crate::engine) fn still(&self, slot: SequenceSlot, id: SequenceId) -> Option<&Sequence> {
         let sequence = self.slots.get(slot.0 as usize)?.as_ref()?;
         (sequence.id() == id).then_some(sequence)
+    }
+
+    /// The same sequences, each with the token that is under way: `token` says which it is, by its place in the step.
+    #[cfg(test)]
+    pub(in crate::engine) fn with_tokens(&self, token: impl Fn(u32) -> TokenId) -> Self {
+        let mut sequences = self.clone();
+        for sequence in sequences.slots.iter_mut().flatten() {
+            if let Some(row) = sequence.under_way() {
+                sequence.push(token(row), usize::MAX);
+            }
+        }
+        sequences
     }
 
     pub(in crate::engine) fn insert(&mut self, sequence: Sequence) -> SequenceSlot {

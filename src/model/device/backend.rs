@@ -131,16 +131,21 @@ impl<D: Device> Backend for OnDevice<D> {
         Ok(())
     }
 
+    fn chosen(&self) -> usize {
+        self.workspace.chosen
+    }
+
     fn step(
         &mut self,
         batch: &StepBatch,
         block_size: usize,
         cache: CacheId,
     ) -> Result<Step, ModelError> {
-        self.recount(&batch.choice.recounts)?;
         let padding = self.graphs.padding(batch, block_size);
         let its = (block_size, cache);
-        self.workspace.step(&self.device, batch, its, padding)
+        let step = self.workspace.step(&self.device, batch, its, padding)?;
+        self.recount(&step)?;
+        Ok(step)
     }
 
     fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>
@@ -154,6 +159,7 @@ impl<D: Device> Backend for OnDevice<D> {
         let tensors = [
             table.address(),
             step.input_ids,
+            step.at.ids,
             step.at.delta,
             step.at.residual,
         ];

@@ -1,7 +1,8 @@
 //! A Mixtral on a CUDA device: weights and cache in bf16, the residual stream and sums in f32.
 //!
-//! A step uploads its arrays, launches kernels and returns; nothing waits for the device until logits are lent. Steps
-//! that only decode are filled up to one of a few sizes and recorded as graphs, so that the host asks for one thing
+//! A step sends its arrays, launches kernels and returns; nothing waits for the device until logits are lent or tokens
+//! asked for. So the next step can be begun while one runs: it takes the tokens that it needs and that nobody knows yet
+//! from where the running one writes them. Steps that only decode are filled up to one of a few sizes and recorded as graphs, so that the host asks for one thing
 //! instead of some twelve for each layer.
 
 mod backend;
@@ -12,14 +13,15 @@ mod workspace;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use self::graphs::Graphs;
 use self::weights::{Part, Sizes, Weights, upload_floats};
-use self::workspace::Workspace;
+use self::workspace::{Fetched, Recounts, Step, Workspace};
 use super::backend::Limits;
 use super::weights::Checkpoint;
-use super::{KvCache, Mixtral, MixtralConfig, ModelError, Recount, StepBatch};
-use crate::ops::{self, Address, Device, Memory, PackedFormat, RopeTable, Storage};
+use super::{KvCache, Mixtral, MixtralConfig, ModelError, StepBatch};
+use crate::ops::{self, Address, Device, PackedFormat, RopeTable, Storage};
 
 /// A CUDA device, or what stands for one in tests, with the buffers of a step.
 #[derive(Debug)]
@@ -160,49 +162,29 @@ impl<D: Device> OnDevice<D> {
 
 impl<D: Device> OnDevice<D> {
     /// Makes tables of counts of sequences' tokens.
-    fn recount(&self, recounts: &[Recount]) -> Result<(), ModelError> {
-        if recounts.is_empty() {
+    fn recount(&self, step: &Step) -> Result<(), ModelError> {
+        let Some(Recounts { at, count }) = step.recounts else {
             return Ok(());
-        }
-        let tokens: Vec<u32> = recounts.iter().flat_map(|it| &it.tokens).copied().collect();
-        let mut start = 0;
-        let extents: Vec<u32> = recounts
-            .iter()
-            .flat_map(|it| {
-                let first = start;
-                start += it.tokens.len() as u32;
-                [first, first + it.prompt_len as u32, start]
-            })
-            .collect();
-        let which: Vec<u32> = recounts.iter().map(|it| it.table).collect();
-        let upload = |words: &[u32]| -> Result<D::Memory, ModelError> {
-            let memory = self.device.allocate(size_of_val(words))?;
-            self.device
-                .upload(bytemuck::cast_slice(words), memory.address())?;
-            Ok(memory)
         };
-        let arrays = [upload(&tokens)?, upload(&extents)?, upload(&which)?];
-        let [tokens, extents, which] = arrays.each_ref().map(Memory::address);
-        let tensors = [tokens, extents, which, self.workspace.at.counts];
+        let [tokens, extents, tables] = at;
         let launch = ops::count_tokens_launch(
-            tensors,
-            recounts.len() as u32,
+            [tokens, extents, tables, self.workspace.at.counts],
+            count,
             self.config.vocab_size as u32,
         );
         Ok(self.device.launch(&launch)?)
     }
+}
 
-    /// The tokens that the last step chose.
-    fn chosen(&self, rows: usize) -> Result<Vec<u32>, ModelError> {
-        let mut ids = vec![0u32; rows];
-        self.device
-            .download(self.workspace.at.ids, bytemuck::cast_slice_mut(&mut ids))?;
-        Ok(ids)
-    }
+/// A step that chooses tokens, begun and perhaps still running.
+#[derive(Debug)]
+pub struct Choosing {
+    fetched: Fetched,
 }
 
 impl<D: Device> Mixtral<OnDevice<D>> {
-    /// Begins a step that chooses a token for each of `batch.logit_rows`, as `batch.choice` says; the device goes on by itself.
+    /// Begins a step that chooses a token for each of `batch.logit_rows`, as `batch.choice` says; the device goes on by
+    /// itself. The next step may be begun before this one is waited for, but not the one after it.
     ///
     /// # Errors
     /// As [`Mixtral::forward`].
@@ -210,16 +192,25 @@ impl<D: Device> Mixtral<OnDevice<D>> {
         &mut self,
         batch: &StepBatch,
         cache: &mut KvCache<OnDevice<D>>,
-    ) -> Result<(), ModelError> {
-        self.run(batch, cache)
+    ) -> Result<Choosing, ModelError> {
+        self.run(batch, cache)?;
+        let OnDevice {
+            device, workspace, ..
+        } = self.backend();
+        let fetched = workspace.fetch(device, batch.logit_rows.len())?;
+        Ok(Choosing { fetched })
     }
 
-    /// Waits for the step that was begun, and returns the tokens of its `rows` rows.
+    /// Waits for a step that was begun. Returns its tokens, and how long the device had nothing to do before it, if the
+    /// device has a clock.
     ///
     /// # Errors
     /// [`ModelError::Op`] if the device failed.
-    pub fn chosen(&mut self, rows: usize) -> Result<Vec<u32>, ModelError> {
-        self.backend().chosen(rows)
+    pub fn wait(&mut self, step: Choosing) -> Result<(Vec<u32>, Option<Duration>), ModelError> {
+        let OnDevice {
+            device, workspace, ..
+        } = self.backend();
+        workspace.wait(device, &step.fetched)
     }
 }
 

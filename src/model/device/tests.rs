@@ -31,7 +31,7 @@ fn stored(
         max_logit_rows: tokens,
     };
     let backend = |config: &_, limits| {
-        OnDevice::new(TestDevice::default(), config, limits, graphs)?.storing(storage)
+        OnDevice::new(TestDevice::late(), config, limits, graphs)?.storing(storage)
     };
     Mixtral::load_on(source, options, backend).unwrap()
 }
@@ -220,7 +220,7 @@ fn what_the_kernels_have_no_storage_for_is_refused() {
     };
     let refused = |source: &ModelSource, storage| {
         let backend = |config: &_, limits| {
-            OnDevice::new(TestDevice::default(), config, limits, false)?.storing(storage)
+            OnDevice::new(TestDevice::late(), config, limits, false)?.storing(storage)
         };
         Mixtral::load_on(source, options, backend)
             .unwrap_err()

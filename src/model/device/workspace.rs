@@ -1,7 +1,9 @@
 //! A step's buffers on a device, allocated once, and the arrays that a step uploads.
 
-use crate::model::{CacheId, Limits, MixtralConfig, ModelError, StepBatch};
-use crate::ops::{self, Address, Device, Memory, SampleRow};
+use std::time::Duration;
+
+use crate::model::{CacheId, Limits, MixtralConfig, ModelError, Recount, StepBatch};
+use crate::ops::{self, Address, Device, Memory, SampleRow, Staged};
 
 /// Buffers for the largest step.
 #[derive(Debug)]
@@ -9,14 +11,46 @@ pub(super) struct Workspace<D: Device> {
     /// `input_ids` to `block_tables`, packed for each step; grows when a step's tables are larger than any before.
     arrays: D::Memory,
     arrays_bytes: usize,
-    /// What `arrays` is uploaded from.
-    staging: Vec<u32>,
+    /// Where a step's arrays are put together.
+    packed: Vec<u32>,
+    /// What passes between host and device, taken in turns.
+    exchanges: Vec<Exchange<D>>,
+    /// The one of the step that was begun last.
+    turn: usize,
+    /// The turn of the last step whose tokens were fetched.
+    fetched: Option<usize>,
+    /// Tokens that the last step has chosen.
+    pub chosen: usize,
     /// What `at` points into.
     _buffers: Vec<D::Memory>,
     pub at: Buffers,
     limits: Limits,
     /// `[logit_rows, vocab]` on the host.
     pub logits: Vec<f32>,
+}
+
+/// Places on the host for one step: what it sends, and what it chose.
+#[derive(Debug)]
+struct Exchange<D: Device> {
+    arrays: D::Staged,
+    ids: D::Staged,
+}
+
+/// Tokens that a step has been asked for.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    turn: usize,
+    /// The turn of the step before it.
+    before: Option<usize>,
+    rows: usize,
+}
+
+/// Tables of counts that a step makes first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recounts {
+    /// Tokens; where each table's begin, its output begins, and they end; which tables
+    pub at: [Address; 3],
+    pub count: u32,
 }
 
 /// Where the buffers lie. `t` rows of tokens, `p` of pairs (token, rank), `r` of logits.
@@ -87,6 +121,7 @@ pub struct Step {
     pub(super) choices: Address,
     /// `[…, 2]`, u32: ids and biases
     pub(super) biases: Address,
+    pub(super) recounts: Option<Recounts>,
     pub(super) at: Buffers,
 }
 
@@ -129,10 +164,20 @@ impl<D: Device> Workspace<D> {
         // Rows that fill a batch are never attended; they are multiplied all the same.
         device.upload(&vec![0; t * q_width * 2], at.attended)?;
         let arrays_bytes = 4 * (8 * t + 64);
+        let exchange = || -> Result<Exchange<D>, ModelError> {
+            Ok(Exchange {
+                arrays: device.stage(arrays_bytes)?,
+                ids: device.stage(r * 4)?,
+            })
+        };
         Ok(Self {
+            exchanges: (0..TURNS).map(|_| exchange()).collect::<Result<_, _>>()?,
+            turn: 0,
+            fetched: None,
+            chosen: 0,
             arrays: device.allocate(arrays_bytes)?,
             arrays_bytes,
-            staging: Vec::new(),
+            packed: Vec::new(),
             limits,
             _buffers: buffers,
             at,
@@ -140,7 +185,7 @@ impl<D: Device> Workspace<D> {
         })
     }
 
-    /// Uploads a batch's arrays, which have been checked. A batch that only decodes is filled up to a captured size.
+    /// Sends a batch's arrays, which have been checked. A batch that only decodes is filled up to a captured size.
     pub fn step(
         &mut self,
         device: &D,
@@ -160,7 +205,7 @@ impl<D: Device> Workspace<D> {
             )));
         }
         let filling = padded - tokens;
-        let mut packed = Packed::over(&mut self.staging);
+        let mut packed = Packed::over(&mut self.packed);
         let input_ids = packed.push(&batch.input_ids, filling, |_| 0);
         let positions = packed.push(&batch.positions, filling, |_| 0);
         let slots = packed.push(&batch.slot_mapping, filling, |_| NO_SLOT);
@@ -177,13 +222,25 @@ impl<D: Device> Workspace<D> {
         let choices = packed.extend(words, 16 * (batch.logit_rows.len() + filling));
         let biases = batch.choice.biases.iter();
         let biases = packed.extend(biases.flat_map(|&(id, bias)| [id, bias.to_bits()]), 0);
-        let bytes = size_of_val(&self.staging[..]);
+        let recounts = packed.recounts(&batch.choice.recounts);
+        let bytes = size_of_val(&self.packed[..]);
         if bytes > self.arrays_bytes {
             self.arrays_bytes = bytes.next_power_of_two();
             self.arrays = device.allocate(self.arrays_bytes)?;
         }
         let base = self.arrays.address();
-        device.upload(bytemuck::cast_slice(&self.staging), base)?;
+        self.turn = (self.turn + 1) % TURNS;
+        self.chosen = batch.choice.rows.len();
+        let from = &mut self.exchanges[self.turn].arrays;
+        if from.bytes() < bytes {
+            *from = device.stage(self.arrays_bytes)?;
+        }
+        from.settled()?[..bytes].copy_from_slice(bytemuck::cast_slice(&self.packed));
+        device.send(from, bytes, base)?;
+        let recounts = recounts.map(|offsets| Recounts {
+            at: offsets.map(|offset| base.offset(offset)),
+            count: batch.choice.recounts.len() as u32,
+        });
         let rows = batch.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]);
         Ok(Step {
             num_tokens: padded as u32,
@@ -203,8 +260,40 @@ impl<D: Device> Workspace<D> {
             block_tables: base.offset(block_tables),
             choices: base.offset(choices),
             biases: base.offset(biases),
+            recounts,
             at: self.at,
         })
+    }
+
+    /// Asks for the tokens that the step that was begun last will have chosen for its `rows` rows.
+    pub fn fetch(&mut self, device: &D, rows: usize) -> Result<Fetched, ModelError> {
+        let turn = self.turn;
+        // Without any, it still tells when the step is done.
+        let bytes = rows.max(1) * size_of::<u32>();
+        device.fetch(self.at.ids, bytes, &mut self.exchanges[turn].ids)?;
+        let before = self.fetched.replace(turn);
+        Ok(Fetched { turn, before, rows })
+    }
+
+    /// Waits for tokens. Returns them, and the device's time between the end of the step before and the beginning of this
+    /// one.
+    pub fn wait(
+        &mut self,
+        device: &D,
+        fetched: &Fetched,
+    ) -> Result<(Vec<u32>, Option<Duration>), ModelError> {
+        let ids = &mut self.exchanges[fetched.turn].ids;
+        let bytes = &ids.settled()?[..fetched.rows * size_of::<u32>()];
+        let words = bytes.as_chunks::<4>().0.iter();
+        let ids = words.map(|&word| u32::from_ne_bytes(word)).collect();
+        let idled = match fetched.before {
+            Some(before) => device.between(
+                &self.exchanges[before].ids,
+                &self.exchanges[fetched.turn].arrays,
+            )?,
+            None => None,
+        };
+        Ok((ids, idled))
     }
 }
 
@@ -260,12 +349,33 @@ impl<'a> Packed<'a> {
         at
     }
 
+    /// Appends what tables of counts are made of, if any are.
+    fn recounts(&mut self, recounts: &[Recount]) -> Option<[usize; 3]> {
+        if recounts.is_empty() {
+            return None;
+        }
+        let tokens = recounts.iter().flat_map(|it| &it.tokens).copied();
+        let tokens = self.extend(tokens, 0);
+        let mut start = 0;
+        let extents = recounts.iter().flat_map(|it| {
+            let first = start;
+            start += it.tokens.len() as u32;
+            [first, first + it.prompt_len as u32, start]
+        });
+        let extents = self.extend(extents, 0);
+        let tables = self.extend(recounts.iter().map(|it| it.table), 0);
+        Some([tokens, extents, tables])
+    }
+
     fn align(&mut self) -> usize {
         let words = self.words.len().next_multiple_of(4);
         self.words.resize(words, 0);
         words * size_of::<u32>()
     }
 }
+
+/// One step runs, one has been begun behind it, and of the one before the end is compared with the beginning of the next.
+const TURNS: usize = 3;
 
 /// Stands for no slot of the cache; `kernels/device.cuh` has the same.
 const NO_SLOT: u32 = u32::MAX;

@@ -4,12 +4,14 @@
 
 mod images;
 mod library;
+mod staged;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -22,6 +24,8 @@ use self::library::Library;
 use super::OpError;
 use super::device::{Device, Memory};
 use super::launch::{Address, Launch};
+
+pub use self::staged::CudaStaged;
 
 /// An NVIDIA GPU.
 pub struct Cuda {
@@ -173,6 +177,7 @@ impl Cuda {
 
 impl Device for Cuda {
     type Memory = CudaMemory;
+    type Staged = CudaStaged;
     type Graph = RecordedGraph;
 
     fn describe(&self) -> String {
@@ -210,6 +215,27 @@ impl Device for Cuda {
         let asked = unsafe { result::memcpy_dtoh_async(bytes, from.0, stream) };
         let done = asked.and_then(|()| self.stream.synchronize());
         done.map_err(|error| driver("download", &error))
+    }
+
+    fn stage(&self, bytes: usize) -> Result<CudaStaged, OpError> {
+        CudaStaged::new(&self.context, bytes)
+    }
+
+    fn send(&self, from: &mut CudaStaged, bytes: usize, to: Address) -> Result<(), OpError> {
+        from.send(self.bind("send")?, bytes, to)
+    }
+
+    fn fetch(&self, from: Address, bytes: usize, to: &mut CudaStaged) -> Result<(), OpError> {
+        to.fetch(self.bind("fetch")?, bytes, from)
+    }
+
+    fn between(
+        &self,
+        earlier: &CudaStaged,
+        later: &CudaStaged,
+    ) -> Result<Option<Duration>, OpError> {
+        self.bind("time")?;
+        earlier.until(later).map(Some)
     }
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError> {

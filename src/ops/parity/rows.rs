@@ -123,7 +123,13 @@ fn embedding_matches_cpu() {
         let (table_at, ids_at) = (narrowed(&table), Buffer::new(&ids));
         let out = Buffer::<f32>::poisoned(ids.len() * hidden);
         let residual = Buffer::<f32>::poisoned(ids.len() * hidden);
-        let tensors = [at(&table_at), at(&ids_at), at(&out), at(&residual)];
+        let tensors = [
+            at(&table_at),
+            at(&ids_at),
+            at(&ids_at),
+            at(&out),
+            at(&residual),
+        ];
         run(ops::embedding_launch(
             tensors,
             ids.len() as u32,
@@ -137,6 +143,29 @@ fn embedding_matches_cpu() {
 }
 
 #[test]
+fn an_id_that_the_step_before_has_chosen_is_taken_from_there() {
+    let table = narrow_floats(5, 9 * 8);
+    let carried = |row: u32| 1 << 31 | row;
+    let (ids, chosen) = ([4, carried(2), 1, carried(0)], [7, 3, 8]);
+    let (ids_at, chosen_at, table_at) = (Buffer::new(&ids), Buffer::new(&chosen), narrowed(&table));
+    let (out, residual) = (Buffer::<f32>::poisoned(32), Buffer::<f32>::poisoned(32));
+    let tensors = [
+        at(&table_at),
+        at(&ids_at),
+        at(&chosen_at),
+        at(&out),
+        at(&residual),
+    ];
+    run(ops::embedding_launch(tensors, 4, 8));
+    let rows: Vec<f32> = [4, 8, 1, 7]
+        .iter()
+        .flat_map(|row| &table[8 * row..][..8])
+        .copied()
+        .collect();
+    assert_eq!(out.values(), rows);
+}
+
+#[test]
 fn an_id_beyond_the_table_does_not_pass_unseen() {
     if !TestDevice::default().is_emulated() {
         return; // a GPU would be lost for all tests that follow
@@ -144,7 +173,7 @@ fn an_id_beyond_the_table_does_not_pass_unseen() {
     let (table, ids) = (narrowed(&narrow_floats(5, 16)), Buffer::new(&[2u32]));
     let out = Buffer::<f32>::poisoned(8);
     let residual = Buffer::<f32>::poisoned(8);
-    let tensors = [at(&table), at(&ids), at(&out), at(&residual)];
+    let tensors = [at(&table), at(&ids), at(&ids), at(&out), at(&residual)];
     let launch = ops::embedding_launch(tensors, 1, 8);
     assert_eq!(
         tried(&launch).unwrap_err().to_string(),

@@ -28,6 +28,8 @@ const ILLEGAL_ADDRESS: Status = 700;
 struct Driver {
     memory: HashMap<u64, Buffer<u8>>,
     allocated: usize,
+    /// Words of each stretch of page-locked memory.
+    pages: HashMap<usize, usize>,
     /// Launches of the stream that records, if one does.
     recording: Option<Vec<Recorded>>,
 }
@@ -289,6 +291,66 @@ pub extern "C" fn cuMemcpyDtoDAsync_v2(
     let mut between = vec![0; bytes];
     let copied = download(from, &mut between).and_then(|()| upload(&between, to));
     copied.map_or_else(failed, |()| SUCCESS)
+}
+
+/// Memory of the host, which it is anyway.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostAlloc(
+    memory: *mut *mut c_void,
+    bytes: usize,
+    _flags: c_uint,
+) -> Status {
+    let pages = vec![0u128; bytes.div_ceil(size_of::<u128>()).max(1)].into_boxed_slice();
+    let words = pages.len();
+    let pages = Box::into_raw(pages).cast::<u128>();
+    driver().pages.insert(pages as usize, words);
+    unsafe { put(memory, pages.cast()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemFreeHost(memory: *mut c_void) -> Status {
+    match driver().pages.remove(&(memory as usize)) {
+        None => INVALID_VALUE,
+        Some(words) => {
+            let pages = ptr::slice_from_raw_parts_mut(memory.cast::<u128>(), words);
+            // SAFETY: as many words as were allocated there, which the driver has just forgotten.
+            drop(unsafe { Box::from_raw(pages) });
+            SUCCESS
+        }
+    }
+}
+
+/// Everything is done when it is asked, so that an event has always happened.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, _flags: c_uint) -> Status {
+    unsafe { put(event, only()) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventRecord(_event: *mut c_void, _stream: *mut c_void) -> Status {
+    if driver().recording.is_some() {
+        return failed("an event while a graph is recorded");
+    }
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventSynchronize(_event: *mut c_void) -> Status {
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventElapsedTime_v2(
+    milliseconds: *mut f32,
+    _earlier: *mut c_void,
+    _later: *mut c_void,
+) -> Status {
+    unsafe { put(milliseconds, 0.0) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventDestroy_v2(_event: *mut c_void) -> Status {
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

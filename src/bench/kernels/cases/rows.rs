@@ -42,9 +42,11 @@ pub(super) fn embedding<D: Device>(
     pool.case(moves(m * (4 + hidden * (2 + 4 + 4))), |pool, set| {
         let order = shuffled(shape.vocab, set as u32);
         let ids: Vec<u32> = order.into_iter().cycle().take(m).collect();
+        let ids = pool.words(&ids)?;
         let tensors = [
             table,
-            pool.words(&ids)?,
+            ids,
+            ids,
             pool.empty(m * hidden * 4)?,
             pool.empty(m * hidden * 4)?,
         ];

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use super::memory::{Content, EOS};
-use super::script::LONGEST;
-use super::stage::{Stage, name};
+use super::stage::{Guest, Stage, name};
 use crate::engine::scheduler::{Outcome, Part, StepPlan};
 use crate::engine::sequence::{Phase, SequenceId};
 use crate::engine::{FinishReason, TokenId};
@@ -39,9 +38,11 @@ impl Stage<'_> {
             .check()
             .map_err(|broken| broken.to_string())?;
         let (stats, tally) = (self.scheduler.stats(), &self.tally);
+        let ending = self.guests.values().filter(|guest| guest.is_ending());
+        let ending = ending.count();
         holds!(
-            stats.running + stats.waiting == self.guests.len(),
-            "{} run and {} wait, {} are there",
+            stats.running + stats.waiting + ending == self.guests.len(),
+            "{} run and {} wait and {ending} end, {} are there",
             stats.running,
             stats.waiting,
             self.guests.len()
@@ -78,7 +79,7 @@ impl Stage<'_> {
             "the plan's sums are wrong"
         );
         holds!(sum <= size.budget, "{sum} tokens are over the budget");
-        let has_one = plan.parts.is_empty() == self.guests.is_empty();
+        let has_one = plan.is_empty() == self.guests.values().all(Guest::is_ending);
         holds!(has_one, "an empty plan although somebody is there");
         for id in &plan.preempted {
             self.tally.preempted += 1;
@@ -158,7 +159,8 @@ impl Stage<'_> {
         let end = part.start + part.num_tokens;
         let room = sequence.block_table().len() * self.size.block_size;
         holds!(
-            sequence.tokens() == guest.tokens,
+            sequence.tokens() == &guest.tokens[..guest.told]
+                && sequence.num_tokens() == guest.tokens.len(),
             "{who} has other tokens than it was given"
         );
         holds!(
@@ -245,8 +247,12 @@ impl Stage<'_> {
         sampled: &[TokenId],
         outcomes: &[Outcome],
     ) -> Result<(), String> {
-        holds!(outcomes.len() == sampled.len(), "tokens were lost");
-        for ((part, &token), outcome) in plan.due().zip(sampled).zip(outcomes) {
+        let due: Vec<(&Part, TokenId)> = (plan.due().zip(sampled))
+            .filter(|(part, _)| self.guests.contains_key(&part.id))
+            .map(|(part, &token)| (part, token))
+            .collect();
+        holds!(outcomes.len() == due.len(), "tokens were lost");
+        for ((part, token), outcome) in due.into_iter().zip(outcomes) {
             let who = name(part.id);
             holds!(
                 (outcome.id, outcome.token) == (part.id, token),
@@ -255,10 +261,13 @@ impl Stage<'_> {
             let Some(guest) = self.guests.get_mut(&part.id) else {
                 return Err(format!("{who} got a token after its end"));
             };
-            guest.learn(token);
+            guest.told += 1;
+            holds!(
+                guest.told == guest.tokens.len() && guest.tokens.last() == Some(&token),
+                "{who} got another token than was computed on"
+            );
             self.tally.generated += 1;
-            let generated = guest.tokens.len() - guest.prompt_len;
-            let is_full = generated == guest.max_tokens || guest.tokens.len() == LONGEST;
+            let is_full = guest.is_full();
             let expected = match (token == EOS, is_full) {
                 (true, _) => Some(FinishReason::Stop),
                 (false, true) => Some(FinishReason::Length),

@@ -35,12 +35,14 @@ pub(super) struct Size {
     pub(super) quota: Option<u8>,
     /// Whether [`PUBLIC`] is a public prefix.
     pub(super) public: bool,
+    /// Whether a step is planned while the one before runs.
+    pub(super) ahead: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Event {
     Arrive(Visit),
-    /// A plan and its commit, which take a while.
+    /// A plan and the commit of the step that runs, which take a while.
     Step(Duration),
     /// The `pick`th of those that are there ends.
     End {
@@ -179,8 +181,11 @@ prop_compose! {
         prefix_caching in prop_oneof![3 => Just(true), 1 => Just(false)],
         quota in proptest::option::weighted(0.3, 0_u8..=100),
         public in any::<bool>(),
+        ahead in any::<bool>(),
     ) -> Size {
-        Size { block_size, spare_blocks, budget, max_prefill, max_num_seqs, policy, prefix_caching, quota, public }
+        Size {
+            block_size, spare_blocks, budget, max_prefill, max_num_seqs, policy, prefix_caching, quota, public, ahead,
+        }
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn run(config: &EngineConfig, mut asks: Vec<Ask>, lasts: Duration) ->
         let takes = roofline.step_time(&plan);
         longest_step = longest_step.max(takes);
         now += takes;
+        scheduler.begin(&plan);
         scheduler.commit(&plan, &vec![7; plan.num_due()], &mut outcomes);
         for outcome in &outcomes {
             let answer = &mut answers[live[&outcome.id]];

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::memory::{Beginning, Circle, EOS, Memory};
-use super::script::{Event, MAX_PROMPT, PEOPLE, Script, Size, Visit, tokens_of};
+use super::script::{Event, LONGEST, MAX_PROMPT, PEOPLE, Script, Size, Visit, tokens_of};
 use crate::engine::scheduler::{Scheduler, StepPlan};
 use crate::engine::sequence::{Arrival, SequenceId};
 use crate::engine::{FinishReason, TokenId, Usage};
@@ -20,6 +20,8 @@ pub(super) struct Stage<'a> {
     pub(super) now: Duration,
     pub(super) steps: u64,
     pub(super) tally: Tally,
+    /// The step that runs while the next one is planned, and what it chooses.
+    running: Option<(StepPlan, Vec<TokenId>)>,
     /// Texts of sequences that have ended, for others to continue.
     texts: Vec<Vec<TokenId>>,
     arrivals: u64,
@@ -34,7 +36,10 @@ pub(super) struct Guest {
     pub(super) public: usize,
     pub(super) prompt_len: usize,
     pub(super) max_tokens: usize,
+    /// Its text, the token that is under way included.
     pub(super) tokens: Vec<TokenId>,
+    /// Leading tokens that its caller knows.
+    pub(super) told: usize,
     /// What each of the tokens and those before it come to.
     pub(super) beginnings: Vec<Beginning>,
     /// Set once it has been in a step.
@@ -97,6 +102,7 @@ impl<'a> Stage<'a> {
             now: Duration::ZERO,
             steps: 0,
             tally: Tally::default(),
+            running: None,
             texts: Vec::new(),
             arrivals: 0,
             log: with_log.then(|| format!("{size}\n")),
@@ -162,6 +168,7 @@ impl<'a> Stage<'a> {
                 prompt_len: prompt.len(),
                 max_tokens: visit.max_tokens,
                 tokens: Vec::new(),
+                told: prompt.len(),
                 beginnings: Vec::new(),
                 cached: None,
                 computed: 0,
@@ -224,18 +231,18 @@ impl<'a> Stage<'a> {
         usage: Usage,
     ) -> Result<(), String> {
         let guest = self.guests.remove(&id);
-        let guest = guest.ok_or_else(|| format!("{} ends twice", name(id)))?;
+        let mut guest = guest.ok_or_else(|| format!("{} ends twice", name(id)))?;
         let first = usize::from(id.index == 0);
         let cached = guest.cached.unwrap_or(0);
         // A prompt that was left behind counts as far as it was computed.
-        let prompt = match guest.tokens.len() > guest.prompt_len {
+        let prompt = match guest.told > guest.prompt_len {
             true => guest.prompt_len,
             false => guest.computed.max(cached),
         };
         let seen = Usage {
             prompt_tokens: prompt * first,
             cached_tokens: cached * first,
-            completion_tokens: guest.tokens.len() - guest.prompt_len,
+            completion_tokens: guest.told - guest.prompt_len,
         };
         if usage != seen {
             return Err(format!(
@@ -247,6 +254,7 @@ impl<'a> Stage<'a> {
         if self.texts.len() == MOST_TEXTS {
             self.texts.remove(0);
         }
+        guest.tokens.truncate(guest.told);
         self.texts.push(guest.tokens);
         Ok(())
     }
@@ -268,10 +276,29 @@ impl<'a> Stage<'a> {
             guest.beginnings[guest.tokens.len() - 1].next_token(part.id.index)
         });
         let sampled: Vec<TokenId> = due.collect();
+        self.land()?;
+        self.scheduler.begin(&plan);
+        for (part, &token) in plan.due().zip(&sampled) {
+            // Unless its last token has ended it.
+            if let Some(guest) = self.guests.get_mut(&part.id) {
+                guest.learn(token);
+            }
+        }
+        self.running = Some((plan, sampled));
+        if !self.size.ahead {
+            self.land()?;
+        }
+        self.judge_books()
+    }
+
+    /// The running step ends.
+    fn land(&mut self) -> Result<(), String> {
+        let Some((plan, sampled)) = self.running.take() else {
+            return Ok(());
+        };
         let mut outcomes = Vec::new();
         self.scheduler.commit(&plan, &sampled, &mut outcomes);
-        self.judge_outcomes(&plan, &sampled, &outcomes)?;
-        self.judge_books()
+        self.judge_outcomes(&plan, &sampled, &outcomes)
     }
 
     /// Once nobody comes any more, everybody is served.
@@ -292,14 +319,15 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Steps after which all must have ended. A step computes at least one token. Each sequence computes what it knows
-    /// and will know once, and once more for each time that it is preempted. Others preempt it for a token that they
-    /// generated or because they start: no more than `max_num_seqs` each time.
+    /// Steps after which all must have ended. A step computes at least one token, but for the one after the last. Each
+    /// sequence computes what it knows and will know once, and perhaps one token too many, and once more for each time that
+    /// it is preempted. Others preempt it for a token that they generated or because they start: no more than
+    /// `max_num_seqs` each time.
     fn longest_drain(&self) -> usize {
-        let longest = |guest: &Guest| guest.prompt_len + guest.max_tokens;
+        let longest = |guest: &Guest| guest.prompt_len + guest.max_tokens + 1;
         let once: usize = self.guests.values().map(longest).sum();
         let longest = self.guests.values().map(longest).max().unwrap_or(0);
-        once + (once + self.guests.len()) * self.size.max_num_seqs * longest
+        1 + once + (once + self.guests.len()) * self.size.max_num_seqs * longest
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -311,6 +339,17 @@ impl<'a> Stage<'a> {
 }
 
 impl Guest {
+    /// Whether it can have no further token.
+    pub(super) fn is_full(&self) -> bool {
+        let generated = self.tokens.len() - self.prompt_len;
+        generated == self.max_tokens || self.tokens.len() == LONGEST
+    }
+
+    /// Whether its last token is under way.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_full() && self.told < self.tokens.len()
+    }
+
     pub(super) fn learn(&mut self, token: TokenId) {
         let last = self.beginnings.last().copied();
         let beginning = last.unwrap_or(Beginning::EMPTY).then(token);

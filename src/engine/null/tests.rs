@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::pace::ManualPace;
 use super::*;
 use crate::auth::Permit;
-use crate::engine::fake::{config, request};
+use crate::engine::fake::{arrival, config, request};
+use crate::engine::scheduler::Scheduler;
 use crate::engine::{Engine, EngineConfig, Event, Request, StopConditions};
 
 const CARD: &str = "mixtral-8x7b@a100-w4a16";
@@ -119,6 +120,50 @@ async fn a_run_takes_the_time_that_the_roofline_gives_its_steps() {
     assert!(
         (seconds / (0.084 + 128.0 * 0.00361) - 1.0).abs() < 0.02,
         "{seconds}"
+    );
+}
+
+/// What one step takes, alone and as the sum of several.
+#[test]
+fn a_step_begun_in_time_follows_at_once_and_one_begun_late_leaves_the_device_idle() {
+    let pace = ManualPace::default();
+    let capacity = Capacity {
+        vocab_size: 100,
+        max_model_len: 4096,
+        num_blocks: 100,
+        block_size: 4,
+    };
+    let name = NullName::parse(CARD).unwrap();
+    let mut model = NullModel::new(name, capacity, WORDS.collect(), pace.clone());
+    let mut scheduler = Scheduler::new(capacity, &config(64, 4), [].into());
+    scheduler.add(arrival(0, request(&[5; 9], 50), "somebody"));
+    let mut plan = StepPlan::default();
+    let mut start = |model: &mut NullModel<ManualPace>, before: Option<Vec<TokenId>>| {
+        let running = plan.clone();
+        scheduler.plan(Duration::ZERO, &mut plan);
+        model.start(&plan, scheduler.sequences()).unwrap();
+        if let Some(sampled) = before {
+            scheduler.commit(&running, &sampled, &mut Vec::new());
+        }
+        scheduler.begin(&plan);
+    };
+    start(&mut model, None);
+    let first = model.finish().unwrap();
+    let ends = pace.now();
+    // The host takes its time.
+    pace.advance(Duration::from_micros(70));
+    start(&mut model, Some(first));
+    let second = model.last.clone();
+    pace.advance(Duration::from_micros(20));
+    start(&mut model, Some(second.clone()));
+    assert_eq!(model.finish().unwrap(), second);
+    assert_eq!(model.idled(), Some(Duration::from_micros(70)));
+    model.finish().unwrap();
+    assert_eq!(model.idled(), Some(Duration::ZERO));
+    let step = (pace.now() - ends - Duration::from_micros(70)) / 2;
+    assert!(
+        (step.as_secs_f64() / 0.00356 - 1.0).abs() < 0.02,
+        "{step:?}"
     );
 }
 

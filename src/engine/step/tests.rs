@@ -141,12 +141,13 @@ fn tokens_are_the_same_alone_batched_and_chunked() {
     let requests = mixed_requests();
     let expected: Vec<_> = requests.iter().map(alone).collect();
     for budget in 1..=48 {
-        for max_num_seqs in [1, 3, 16] {
-            let mut bench = Bench::new(64, 4, &config(budget, max_num_seqs));
+        for (max_num_seqs, overlaps) in [(1, false), (3, true), (16, false), (16, true)] {
+            let config = config(budget, max_num_seqs);
+            let mut bench = Bench::overlapping(64, 4, &config, overlaps);
             assert_eq!(
                 bench.run(&requests),
                 expected,
-                "budget {budget}, {max_num_seqs} sequences at a time"
+                "budget {budget}, {max_num_seqs} sequences at a time, a step ahead: {overlaps}"
             );
             assert_eq!(bench.engine.stats().preemptions_total, 0);
         }
@@ -158,12 +159,16 @@ fn preempted_sequences_yield_the_same_tokens_as_alone() {
     let requests = mixed_requests();
     let expected: Vec<_> = requests.iter().map(alone).collect();
     for (num_blocks, block_size) in [(20, 1), (10, 2), (7, 3), (5, 4), (25, 1), (8, 4), (2, 16)] {
-        for budget in [1, 2, 3, 7, 64] {
-            let mut bench = Bench::new(num_blocks, block_size, &config(budget, 8));
+        for (budget, overlaps) in [1, 2, 3, 7, 64]
+            .map(|budget| [(budget, false), (budget, true)])
+            .concat()
+        {
+            let config = config(budget, 8);
+            let mut bench = Bench::overlapping(num_blocks, block_size, &config, overlaps);
             assert_eq!(
                 bench.run(&requests),
                 expected,
-                "{num_blocks} blocks of {block_size}, budget {budget}"
+                "{num_blocks} blocks of {block_size}, budget {budget}, a step ahead: {overlaps}"
             );
             if budget == 64 && block_size < 16 {
                 assert!(
@@ -188,6 +193,23 @@ fn a_cache_that_holds_one_sequence_serves_five() {
         bench.engine.stats().finished_total,
         [0, 5, 0, 0, 0, 0, 0, 0]
     );
+}
+
+/// The third step is begun before the second is finished, and everybody hears all that was told before.
+#[test]
+fn a_step_ahead_each_token_comes_one_step_later_and_a_place_is_free_one_step_sooner() {
+    let mut bench = Bench::overlapping(8, 4, &config(16, 1), true);
+    let mut first = bench.submit(&request(&[5; 3], 2));
+    let mut second = bench.submit(&request(&[6; 3], 1));
+    let mut heard = || [&mut first, &mut second].map(|generation| events(generation).len());
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        bench.step();
+        steps.push((heard(), bench.engine.stats().running));
+    }
+    // The prompt of the first; its second token, the last that it may have; in its place the prompt of the second.
+    assert_eq!(steps, [([0, 0], 1), ([1, 0], 1), ([2, 0], 1), ([0, 2], 0)]);
+    assert_eq!(bench.engine.stats().steps_total, 3);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
     let mut cache = model.new_cache(5, 4).unwrap();
     assert!(model.forward(&good(), &mut cache).is_ok());
     type Spoil = fn(&mut StepBatch);
-    let cases: [(Spoil, &str); 20] = [
+    let cases: [(Spoil, &str); 21] = [
         (
             |b| {
                 *b = StepBatch {
@@ -47,6 +47,10 @@ fn a_batch_that_contradicts_itself_the_model_or_the_cache_is_refused() {
         (
             |b| b.input_ids[1] = 24,
             "input_ids[1] is 24; the vocabulary has 24 tokens",
+        ),
+        (
+            |b| b.input_ids[1] = carried(2),
+            "input_ids[1] is token 2 of the step before, which chose 0",
         ),
         (
             |b| assert!(b.positions.pop().is_some()),

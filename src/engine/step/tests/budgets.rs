@@ -166,7 +166,7 @@ fn a_token_computed_beyond_a_budget_is_neither_told_nor_counted() {
     let mut bench = Bench::overlapping(16, 4, &config(16, 4), true);
     let mut spender = budget.submit(&bench, request(&[5; 5], 50));
     let mut other = bench.submit(&request(&[6; 3], 8));
-    // Five steps computed five tokens of the spender's.
+    // Five steps began to compute five tokens of the spender's.
     for _ in 0..5 {
         bench.step();
     }

@@ -100,6 +100,27 @@ fn a_panic_is_logged_once_and_a_clean_run_logs_no_error() {
     });
 }
 
+/// The second step has ended when the third, begun before it was finished, fails.
+#[test]
+fn of_a_step_ahead_that_fails_everybody_hears_what_the_one_before_chose() {
+    let mut model = FakeModel::new(8, 4);
+    model.mishap = Some((2, Mishap::Error));
+    let mut bench = Bench::with(model, &config(16, 1));
+    bench.stepper.executor.overlaps = true;
+    let mut running = bench.submit(&request(&[5; 3], 9));
+    let Bench {
+        engine, stepper, ..
+    } = bench;
+    stepper.run();
+    let told = &alone(&request(&[5; 3], 9))[0].tokens[..2];
+    let mut expected: Vec<Event> = (told.iter())
+        .map(|&id| Event::Token { index: 0, id })
+        .collect();
+    expected.push(Event::Failed(EngineError::Failed));
+    assert_eq!(whole(&mut running), expected);
+    assert_eq!(engine.stats().kv_blocks_used, 0);
+}
+
 #[test]
 fn shutdown_in_the_inbox_ends_everything_before_the_next_forward_pass() {
     let Bench {

@@ -98,8 +98,12 @@ impl<E: Executor> Stepper<E> {
     /// One forward pass, from requests that came in to tokens that go out.
     ///
     /// Where a device computes while the host has time for other things, that is the next pass: it is planned and begun
-    /// before the tokens of the last one are known, so that the device goes on while they go out.
+    /// before the tokens of the last one are known, so that the device goes on while they go out. But not during a long
+    /// one: who arrives meanwhile would wait for that and for the next, and a pause after it is no loss.
     pub(super) fn step(&mut self) -> Result<(), StepError> {
+        if self.running.num_tokens() > LONG {
+            self.land()?;
+        }
         self.take_inbox();
         if self.stopping {
             return Ok(());
@@ -267,6 +271,10 @@ impl<E: Executor> Stepper<E> {
         }
     }
 }
+
+/// Tokens beyond which a step of Mixtral 8x7B on a GPU is bound by arithmetic (some 300 for each of four pairs of experts),
+/// and takes longer than one that only decodes.
+const LONG: usize = 1024;
 
 /// What a panic said, where it said it in words.
 fn message_of(panic: &(dyn Any + Send)) -> &str {

@@ -212,6 +212,32 @@ fn a_step_ahead_each_token_comes_one_step_later_and_a_place_is_free_one_step_soo
     assert_eq!(bench.engine.stats().steps_total, 3);
 }
 
+/// Whoever arrives during a short step is in the next but one, during a long one in the next.
+#[test]
+fn a_long_step_is_waited_for_before_the_next_is_planned() {
+    for (prompt, step) in [(LONG, 3), (LONG + 1, 2)] {
+        let config = config(2 * LONG, 4);
+        let mut bench = Bench::overlapping(1000, 4, &config, true);
+        let mut long = bench.submit(&request(&vec![5; prompt], 9));
+        bench.step();
+        // The next is planned at once.
+        if prompt <= LONG {
+            bench.step();
+        }
+        let mut arrived = bench.submit(&request(&[6; 3], 9));
+        let mut steps = if prompt <= LONG { 2 } else { 1 };
+        while events(&mut arrived).is_empty() {
+            bench.step();
+            steps += 1;
+        }
+        // It was in the step before the one that told it so.
+        assert_eq!(steps - 1, step, "{prompt} tokens");
+        bench.finish();
+        let expected = alone(&request(&vec![5; prompt], 9));
+        assert_eq!(courses(1, &whole(&mut long)), expected);
+    }
+}
+
 #[test]
 fn the_sequences_of_one_request_draw_from_different_streams() {
     let request = Request {

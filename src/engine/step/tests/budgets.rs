@@ -49,11 +49,21 @@ impl Budget {
 
 #[test]
 fn a_sequence_whose_budget_is_spent_ends_in_the_step_of_its_last_token() {
+    spend(false);
+}
+
+/// When the last token that the caller may have turns out to be that, the one after it is under way, and is nobody's.
+#[test]
+fn a_token_computed_beyond_a_budget_is_neither_told_nor_counted() {
+    spend(true);
+}
+
+fn spend(ahead: bool) {
     let budget = Budget::of(9);
-    let mut bench = Bench::new(16, 4, &config(16, 4));
+    let mut bench = Bench::overlapping(16, 4, &config(16, 4), ahead);
     let mut spender = budget.submit(&bench, request(&[5; 5], 50));
     let mut other = bench.submit(&request(&[6; 3], 6));
-    for _ in 0..4 {
+    for _ in 0..4 + usize::from(ahead) {
         bench.step();
     }
     let events = whole(&mut spender);
@@ -83,6 +93,8 @@ fn a_sequence_whose_budget_is_spent_ends_in_the_step_of_its_last_token() {
         [0, 1, 0, 0, 0, 0, 1, 0],
         "one ended by length, one by its budget"
     );
+    // The engine counts what was told.
+    assert_eq!(bench.engine.stats().generation_tokens_total, 10);
 }
 
 fn token_of(event: &Event) -> TokenId {
@@ -156,40 +168,4 @@ fn what_is_left_goes_back_when_the_engine_fails() {
         assert!(engine.submit(permit, request(&[5; 3], 9)).is_err());
         assert_eq!(budget.taken(), 3 + 2);
     }
-}
-
-/// While the next step runs, the last one's token turns out to be the last that the caller may have: the one on its way
-/// is nobody's.
-#[test]
-fn a_token_computed_beyond_a_budget_is_neither_told_nor_counted() {
-    let budget = Budget::of(9);
-    let mut bench = Bench::overlapping(16, 4, &config(16, 4), true);
-    let mut spender = budget.submit(&bench, request(&[5; 5], 50));
-    let mut other = bench.submit(&request(&[6; 3], 8));
-    // Five steps began to compute five tokens of the spender's.
-    for _ in 0..5 {
-        bench.step();
-    }
-    let events = whole(&mut spender);
-    let [tokens @ .., last] = &events[..] else {
-        panic!("no events")
-    };
-    let heard: Vec<TokenId> = tokens.iter().map(token_of).collect();
-    assert_eq!(heard, &alone(&request(&[5; 5], 50))[0].tokens[..4]);
-    let usage = Usage {
-        prompt_tokens: 5,
-        cached_tokens: 0,
-        completion_tokens: 4,
-    };
-    let end = Event::Finished {
-        index: 0,
-        reason: FinishReason::BudgetSpent,
-        usage,
-    };
-    assert_eq!(*last, end);
-    assert_eq!(budget.taken(), 9);
-    bench.finish();
-    assert_eq!(courses(1, &whole(&mut other)), alone(&request(&[6; 3], 8)));
-    // The engine counts what was told.
-    assert_eq!(bench.engine.stats().generation_tokens_total, 12);
 }

@@ -8,6 +8,8 @@
 KERNEL __launch_bounds__(256)
 embedding(const bf16 *table, const unsigned *ids, float *out, float *residual, unsigned hidden) {
   constexpr float4 ZERO = {0.0f, 0.0f, 0.0f, 0.0f};
+  let_next_begin();
+  wait_for_previous();
   const bf16 *from = table + size_t(ids[blockIdx.x]) * hidden;
   float *to = out + size_t(blockIdx.x) * hidden;
   for (unsigned i = 8 * threadIdx.x; i < hidden; i += 8 * blockDim.x) {
@@ -25,6 +27,8 @@ EMULATED(embedding)
 //   from  [rows, width]  bf16        indices  [count]  u32        out  [count, width]  bf16, written
 // Grid: one block per index. Needs width % 8 == 0 and indices below rows (the caller checks).  Twin: exact.
 KERNEL __launch_bounds__(256) gather_rows(const bf16 *from, const unsigned *indices, bf16 *out, unsigned width) {
+  let_next_begin();
+  wait_for_previous();
   const bf16 *row = from + size_t(indices[blockIdx.x]) * width;
   for (unsigned i = 8 * threadIdx.x; i < width; i += 8 * blockDim.x) store8(out + size_t(blockIdx.x) * width + i, load8(row + i));
 }

@@ -215,6 +215,29 @@ __device__ __forceinline__ void named_barrier(unsigned id, unsigned threads) {
 #endif
 }
 
+// Programmatic dependent launch, from sm_90 on: the blocks of a kernel may come up while the kernel before it on the stream
+// still runs. (On sm_80 both of these are nothing, and kernels run one after the other.)
+//
+// Until it calls wait_for_previous(), a thread works out addresses, writes shared memory, and reads what no kernel writes:
+// weights, and what was uploaded. Each thread calls it, on every path: before it reads what a kernel has written, before it
+// writes any global memory, and before it ends. Then the kernel before has ended and what it wrote is there; and since that
+// one has waited likewise, so has every kernel before it. The emulation holds kernels to this.
+__device__ __forceinline__ void wait_for_previous() {
+#ifdef MIXGATE_EMULATED
+  emulated::wait_for_previous();
+#elif __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel's blocks come up, once all blocks of this one have called it or have ended. Of memory it says nothing.
+// It comes first in every kernel: blocks that have not come up themselves lose no room to those that follow.
+__device__ __forceinline__ void let_next_begin() {
+#if !defined(MIXGATE_EMULATED) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // Four 8x8 matrices of 16-bit elements from shared memory into mma fragments (PTX ISA, ldmatrix). Lane i names row i % 8
 // of matrix i / 8: 16 bytes at a multiple of 16.
 __device__ __forceinline__ void load_matrix_x4(unsigned (&fragment)[4], const void *row) {

@@ -12,6 +12,8 @@ constexpr unsigned CARRIED = 1u << 31;
 KERNEL __launch_bounds__(256) embedding(const bf16 *table, const unsigned *ids, const unsigned *chosen, float *out,
                                         float *residual, unsigned hidden) {
   constexpr float4 ZERO = {0.0f, 0.0f, 0.0f, 0.0f};
+  let_next_begin();
+  wait_for_previous();
   const unsigned given = ids[blockIdx.x], id = given & CARRIED ? chosen[given & ~CARRIED] : given;
   const bf16 *from = table + size_t(id) * hidden;
   float *to = out + size_t(blockIdx.x) * hidden;
@@ -30,6 +32,8 @@ EMULATED(embedding)
 //   from  [rows, width]  bf16        indices  [count]  u32        out  [count, width]  bf16, written
 // Grid: one block per index. Needs width % 8 == 0 and indices below rows (the caller checks).  Twin: exact.
 KERNEL __launch_bounds__(256) gather_rows(const bf16 *from, const unsigned *indices, bf16 *out, unsigned width) {
+  let_next_begin();
+  wait_for_previous();
   const bf16 *row = from + size_t(indices[blockIdx.x]) * width;
   for (unsigned i = 8 * threadIdx.x; i < width; i += 8 * blockDim.x) store8(out + size_t(blockIdx.x) * width + i, load8(row + i));
 }

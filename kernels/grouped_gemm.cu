@@ -30,7 +30,8 @@ __device__ __forceinline__ unsigned swizzled(unsigned row, unsigned chunk) { ret
 
 enum Rule { IN, OUT, PLAIN };
 
-// BM x BN per block, WM x WN per warp. `order` is not read by PLAIN.
+// BM x BN per block, WM x WN per warp. `order` is not read by PLAIN. Only PLAIN waits for the kernel before: the others' rows
+// are found after their wait.
 template <unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, Rule RULE, class Out>
 __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const unsigned *order, Rows its, Out *y, unsigned n,
                                          unsigned k, unsigned top_k) {
@@ -41,7 +42,7 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
 
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const unsigned first = its.first, rows = its.count;
-  if (rows == 0) return;  // all of the block alike
+  if (RULE != PLAIN && rows == 0) return;  // all of the block alike
   const unsigned column = blockIdx.x * BN;
 
   DYNAMIC_SHARED(memory);
@@ -49,13 +50,15 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
   auto *w_tiles = x_tiles + STAGES * BM * BK;        // [STAGES][BN][BK]
   const bf16 *weights = w + size_t(its.expert) * n * k;
 
-  const auto ask = [&](unsigned stage, unsigned from) {
+  const auto ask_x = [&](unsigned stage, unsigned from) {
     for (unsigned item = threadIdx.x; item < BM * CHUNKS; item += THREADS) {
       const unsigned row = item / CHUNKS, chunk = item % CHUNKS, at = from + chunk * CHUNK;
       const bool valid = row < rows && at < k;
       const size_t source = !valid ? 0 : RULE == IN ? order[first + row] / top_k : first + row;
       copy_async16(x_tiles + stage * BM * BK + swizzled(row, chunk), x + source * k + (valid ? at : 0), valid);
     }
+  };
+  const auto ask_w = [&](unsigned stage, unsigned from) {
 #pragma unroll
     for (unsigned turn = 0; turn < BN * CHUNKS / THREADS; ++turn) {
       const unsigned item = turn * THREADS + threadIdx.x;
@@ -66,8 +69,13 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
   };
 
   const unsigned tiles = (k + BK - 1) / BK;
+  // Weights no kernel writes: of a plain product, they are on their way while the kernel before ends.
+  const unsigned begun = min(tiles, STAGES - 1);
+#pragma unroll 1
+  for (unsigned stage = 0; stage < begun; ++stage) ask_w(stage, stage * BK);
+  if constexpr (RULE == PLAIN) wait_for_previous();
   for (unsigned stage = 0; stage + 1 < STAGES; ++stage) {
-    if (stage < tiles) ask(stage, stage * BK);
+    if (stage < begun) ask_x(stage, stage * BK);
     commit_async();
   }
 
@@ -78,7 +86,10 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
     // Everybody's copies of this tile are there, and everybody is done with the one that is overwritten next.
     __syncthreads();
     const unsigned next = tile + STAGES - 1;
-    if (next < tiles) ask(next % STAGES, next * BK);
+    if (next < tiles) {
+      ask_x(next % STAGES, next * BK);
+      ask_w(next % STAGES, next * BK);
+    }
     commit_async();
 
     const bf16 *x_tile = x_tiles + tile % STAGES * BM * BK, *w_tile = w_tiles + tile % STAGES * BN * BK;
@@ -125,15 +136,20 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
   KERNEL __launch_bounds__(threads)                                                                                              \
   experts_in_bf16_##tile(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, bf16 *y, unsigned n,      \
                          unsigned k, unsigned num_experts, unsigned top_k) {                                                     \
+    let_next_begin();                                                                                                            \
+    wait_for_previous();                                                                                                         \
     multiply<BM, 128, WM, WN, 4, IN>(x, w, order, rows_of_block<BM>(offsets, num_experts), y, n, k, top_k);                      \
   }                                                                                                                              \
   KERNEL __launch_bounds__(threads)                                                                                              \
   experts_out_bf16_##tile(const bf16 *x, const bf16 *w, const unsigned *order, const unsigned *offsets, float *y, unsigned n,    \
                           unsigned k, unsigned num_experts, unsigned top_k) {                                                    \
+    let_next_begin();                                                                                                            \
+    wait_for_previous();                                                                                                         \
     multiply<BM, 128, WM, WN, 4, OUT>(x, w, order, rows_of_block<BM>(offsets, num_experts), y, n, k, top_k);                     \
   }                                                                                                                              \
   KERNEL __launch_bounds__(threads)                                                                                              \
   linear_bf16_##tile(const bf16 *x, const bf16 *w, float *y, unsigned num_rows, unsigned n, unsigned k) {                        \
+    let_next_begin();                                                                                                            \
     const unsigned first = blockIdx.y * BM;                                                                                      \
     multiply<BM, 128, WM, WN, 4, PLAIN>(x, w, nullptr, Rows{0, first, min(BM, num_rows - first)}, y, n, k, 1);                   \
   }

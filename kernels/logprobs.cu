@@ -17,6 +17,8 @@ logprobs(const float *logits, const SampleRow *rows, const unsigned *ids, float 
          unsigned vocab, unsigned width) {
   __shared__ Mass scratch[4 * WARP], likeliest[WARP];
   __shared__ unsigned found;
+  let_next_begin();
+  wait_for_previous();
   const unsigned asked = load_row(rows, blockIdx.x).logprobs;
   if (asked == 0) return;
   const Row row = {logits + size_t(blockIdx.x) * vocab, vocab, scratch};

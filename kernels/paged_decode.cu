@@ -50,16 +50,32 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
   float *maxima_of = sums_of + WARPS * G * D;         // [WARPS][G]
   float *weights_of = maxima_of + WARPS * G;          // [WARPS][G]
 
+  let_next_begin();
   const unsigned split = blockIdx.x, kv_head = blockIdx.y, sequence = blockIdx.z;
   const unsigned token = cu_seqlens_q[sequence];
   const Span span = span_of(cu_seqlens_q[sequence + 1] - token, context_lens[sequence], window);
-  if (split < span.first_split || split >= span.end_split) return;  // all of the block alike
+  if (split < span.first_split || split >= span.end_split) {  // all of the block alike
+    wait_for_previous();
+    return;
+  }
   const unsigned first = max(span.first, split * span.per_split), end = min(span.end, (split + 1) * span.per_split);
 
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const unsigned group = warp * GROUPS_OF_WARP + lane / LANES, part = lane % LANES * 8;
   const unsigned *table = block_tables + size_t(sequence) * max_blocks;
   const unsigned heads = kv_heads * G;
+
+  // Each turn a warp takes OF_WARP keys, those of its groups at `from + u * GROUPS`. Where a key lies one lane finds for all,
+  // by a division and a look into the table; a turn ahead, so that the rows need not wait for it.
+  constexpr unsigned OF_WARP = UNROLL * GROUPS_OF_WARP;
+  static_assert(OF_WARP <= WARP, "a lane finds one key at most");
+  const unsigned ahead = lane % OF_WARP / GROUPS_OF_WARP * GROUPS + warp * GROUPS_OF_WARP + lane % GROUPS_OF_WARP;
+  const auto find = [&](unsigned from) {
+    const unsigned at = from + ahead;
+    return at < end ? table[at / block_size] * block_size + at % block_size : NO_SLOT;
+  };
+  unsigned found = find(first);
+  wait_for_previous();
 
   float query[G][8];
 #pragma unroll
@@ -72,16 +88,6 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
   float sums[G][8] = {}, maximum[G], weight[G] = {};
 #pragma unroll
   for (unsigned g = 0; g < G; ++g) maximum[g] = -INFINITY;
-  // Each turn a warp takes OF_WARP keys, those of its groups at `from + u * GROUPS`. Where a key lies one lane finds for all,
-  // by a division and a look into the table; a turn ahead, so that the rows need not wait for it.
-  constexpr unsigned OF_WARP = UNROLL * GROUPS_OF_WARP;
-  static_assert(OF_WARP <= WARP, "a lane finds one key at most");
-  const unsigned ahead = lane % OF_WARP / GROUPS_OF_WARP * GROUPS + warp * GROUPS_OF_WARP + lane % GROUPS_OF_WARP;
-  const auto find = [&](unsigned from) {
-    const unsigned at = from + ahead;
-    return at < end ? table[at / block_size] * block_size + at % block_size : NO_SLOT;
-  };
-  unsigned found = find(first);
   // The same number of turns for all lanes of the warp, so that they meet in the shuffles.
   for (unsigned from = first; from < end; from += UNROLL * GROUPS) {
     Bf16x8 keys[UNROLL], values[UNROLL];
@@ -227,9 +233,11 @@ EMULATED(paged_decode_d128_g8)
 KERNEL __launch_bounds__(128)
 combine_splits(const float *scratch, const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out, unsigned head_dim,
                unsigned window) {
+  let_next_begin();
   const unsigned head = blockIdx.x, heads = gridDim.x, sequence = blockIdx.y, i = threadIdx.x;
   const unsigned token = cu_seqlens_q[sequence];
   const Span span = span_of(cu_seqlens_q[sequence + 1] - token, context_lens[sequence], window);
+  wait_for_previous();
   if (span.end_split - span.first_split < 2) return;
   const float *from = scratch + (size_t(sequence) * heads + head) * SPLITS * (head_dim + 2);
   float best = -INFINITY, all = 0.0f, sum = 0.0f;

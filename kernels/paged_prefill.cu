@@ -65,9 +65,11 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
                                         unsigned num_seqs, unsigned max_blocks, unsigned block_size, unsigned kv_heads,
                                         unsigned window, float scale) {
   constexpr unsigned CHUNKS = D / 8, TILES_D = D / 8, TILES_K = KEYS / 8;
+  let_next_begin();
   const unsigned head = blockIdx.x, heads = gridDim.x, kv_head = head / (heads / kv_heads);
   // Last tiles first: they have the most keys, and would be waited for if they began at the end.
   const Tile tile = tile_of(cu_seqlens_q, context_lens, num_seqs, gridDim.y - 1 - blockIdx.y);
+  wait_for_previous();
   if (tile.sequence == num_seqs) return;  // all of the block alike
   const unsigned token = cu_seqlens_q[tile.sequence] + tile.row;
   const unsigned rows_left = cu_seqlens_q[tile.sequence + 1] - token, rows = min(ROWS, rows_left);

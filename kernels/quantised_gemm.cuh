@@ -144,9 +144,11 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, plain_first = blockIdx.y * BM;
   const bool plain = RULE == QUANTISED_OUT && order == nullptr;
+  let_next_begin();
+  if (!plain) wait_for_previous();  // a kernel writes which rows are whose
   const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
   const unsigned first = its.first, rows = its.count;
-  if (rows == 0) return;  // all of the block alike
+  if (!plain && rows == 0) return;  // all of the block alike
   const unsigned column = blockIdx.x * BN, strips = (n + STRIP - 1) / STRIP;
   const size_t strip_bytes = size_t(k / STEP) * Format::STEP_BYTES;
 
@@ -177,12 +179,14 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
   const unsigned char *weights =
       w + (size_t(its.expert) * strips + min(column / STRIP + w_strip, strips - 1)) * strip_bytes;
 
-  const auto ask = [&](unsigned stage, unsigned step) {
+  const auto ask_x = [&](unsigned stage, unsigned step) {
     const unsigned char *x_from = reinterpret_cast<const unsigned char *>(x) + step * X_BYTES;
 #pragma unroll
     for (unsigned turn = 0; turn < X_TURNS; ++turn)
       if (x_row + turn * X_ROWS < rows)
         copy_async16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, x_from + size_t(x_places[turn]) * 16, true);
+  };
+  const auto ask_w = [&](unsigned stage, unsigned step) {
     unsigned char *w_to = w_strips + (stage * STRIPS + w_strip) * Format::SHARED_BYTES + w_piece * 16;
 #pragma unroll
     for (unsigned turn = 0; turn < PIECE_TURNS; ++turn) {
@@ -191,9 +195,12 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
     }
   };
 
-  const unsigned steps = k / STEP;
+  // Weights no kernel writes: of a plain product, they are on their way while the kernel before ends.
+  const unsigned steps = k / STEP, begun = min(steps, STAGES - 1);
+  for (unsigned stage = 0; stage < begun; ++stage) ask_w(stage, stage);
+  if (plain) wait_for_previous();
   for (unsigned stage = 0; stage + 1 < STAGES; ++stage) {
-    if (stage < steps) ask(stage, stage);
+    if (stage < begun) ask_x(stage, stage);
     commit_async();
   }
 
@@ -204,7 +211,11 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
     wait_async<STAGES - 2>();
     // Everybody's copies of this step are there, and everybody is done with the one that is overwritten next.
     __syncthreads();
-    if (step + STAGES - 1 < steps) ask(stage == 0 ? STAGES - 1 : stage - 1, step + STAGES - 1);
+    if (step + STAGES - 1 < steps) {
+      const unsigned free = stage == 0 ? STAGES - 1 : stage - 1;
+      ask_x(free, step + STAGES - 1);
+      ask_w(free, step + STAGES - 1);
+    }
     commit_async();
     const unsigned char *strip = w_strips + (stage * STRIPS + warp_n / STRIP) * Format::SHARED_BYTES;
     add_step<Format>(sums, x_tiles + (stage * BM + warp_m) * X_BYTES, strip, warp_n % STRIP / 8);

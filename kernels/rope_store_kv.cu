@@ -14,9 +14,11 @@ KERNEL __launch_bounds__(256)
 rope_store_kv(const float *qkv, const unsigned *positions, const unsigned *slots, const float *cos, const float *sin, bf16 *q,
               bf16 *k_cache, bf16 *v_cache, unsigned heads, unsigned kv_heads, unsigned head_dim) {
   const unsigned token = blockIdx.x, half = head_dim / 2, quads = half / 4, turned = (heads + kv_heads) * quads;
+  let_next_begin();
   const unsigned slot = slots[token];
   const float *row = qkv + size_t(token) * (heads + 2 * kv_heads) * head_dim;
   const size_t angles = size_t(positions[token]) * half, kept = size_t(slot) * kv_heads * head_dim;
+  wait_for_previous();
 
   for (unsigned item = threadIdx.x; item < turned; item += blockDim.x) {
     const unsigned head = item / quads, i = item % quads * 4;

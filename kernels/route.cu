@@ -13,6 +13,8 @@ KERNEL __launch_bounds__(256)
 route(const bf16 *normed, const bf16 *gate, unsigned *experts, float *weights, unsigned num_tokens, unsigned hidden,
       unsigned num_experts, unsigned top_k) {
   const unsigned lane = threadIdx.x % WARP, token = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  let_next_begin();
+  wait_for_previous();
   if (token >= num_tokens) return;  // whole warps
   const bf16 *row = normed + size_t(token) * hidden;
 
@@ -78,6 +80,8 @@ EMULATED(route)
 // Twin: src/ops/route.rs, sort_by_expert (exact).  Bound: latency; not measured yet.
 KERNEL __launch_bounds__(1024)
 sort_by_expert(const unsigned *experts, unsigned *order, unsigned *offsets, unsigned num_pairs, unsigned num_experts) {
+  let_next_begin();
+  wait_for_previous();
   DYNAMIC_SHARED(memory);
   auto *next = reinterpret_cast<unsigned *>(memory);  // [warps][num_experts]: where this warp's next pair of it goes
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
@@ -138,6 +142,8 @@ EMULATED(sort_by_expert)
 // rank order).  Bound: memory; not measured yet.
 KERNEL __launch_bounds__(256)
 combine_experts(const float *pairs, const float *weights, float *out, unsigned hidden, unsigned top_k) {
+  let_next_begin();
+  wait_for_previous();
   const size_t token = blockIdx.x;
   for (unsigned i = 4 * threadIdx.x; i < hidden; i += 4 * blockDim.x) {
     float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};

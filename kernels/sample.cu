@@ -17,6 +17,8 @@ KERNEL __launch_bounds__(1024)
 sample(const float *logits, const SampleRow *rows, const unsigned *bias, const unsigned *masks, unsigned *counts,
        float *adjusted, unsigned *ids, unsigned vocab) {
   __shared__ Mass scratch[4 * WARP];
+  let_next_begin();
+  wait_for_previous();
   const SampleRow how = load_row(rows, blockIdx.x);
   const float *given = logits + size_t(blockIdx.x) * vocab;
   float *mine = adjusted + size_t(blockIdx.x) * vocab;
@@ -119,6 +121,8 @@ EMULATED(sample)
 // Twin: src/ops/sample, count_tokens (exact).  Bound: memory; not measured yet.
 KERNEL __launch_bounds__(1024)
 count_tokens(const unsigned *tokens, const unsigned *extents, const unsigned *which, unsigned *counts, unsigned vocab) {
+  let_next_begin();
+  wait_for_previous();
   const unsigned start = extents[3 * blockIdx.x], prompt_end = extents[3 * blockIdx.x + 1], end = extents[3 * blockIdx.x + 2];
   unsigned *table = counts + size_t(which[blockIdx.x]) * vocab;
   for (unsigned id = threadIdx.x; id < vocab; id += blockDim.x) table[id] = 0;

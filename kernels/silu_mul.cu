@@ -7,6 +7,8 @@
 #include "device.cuh"
 
 KERNEL __launch_bounds__(256) silu_mul(const bf16 *gate_up, bf16 *out, const unsigned *rows, unsigned width) {
+  let_next_begin();
+  wait_for_previous();
   const unsigned i = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= width) return;
   const unsigned count = *rows;

@@ -2,7 +2,8 @@
 """Compiles every kernel and holds what became of it against kernels/resources.txt. Needs nvcc and cuobjdump, no GPU.
 
 A kernel may not take more registers or shared memory than the table says, spill more, or lose its tensor-core
-instructions or its 16-byte loads. `--write` writes the table anew: look at what changed before you commit it.
+instructions or its 16-byte loads. From sm_90 on each must have the instruction that waits for the kernel before it
+(kernels/device.cuh, wait_for_previous). `--write` writes the table anew: look at what changed before you commit it.
 """
 
 import concurrent.futures
@@ -21,6 +22,8 @@ HEADER = """\
 # to shared memory (LDGSTS), or not at all. Written and checked by scripts/kernel-guard/check.py.
 #
 """
+# What griddepcontrol.wait becomes.
+WAITS = "ACQBULK"
 COLUMNS = ("kernel", "arch", "registers", "shared", "spills", "tensor", "16-byte")
 INFO = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
@@ -53,6 +56,8 @@ def compiled(source, architecture):
     rows = {}
     for found in INFO.finditer(said):
         body = code[found["name"]]
+        if architecture != "sm_80" and not re.search(rf"\b{WAITS}\b", body):
+            sys.exit(f"error: {found['name']} {architecture}: it does not wait for the kernel before ({WAITS})")
         wide = [name for name in ("LDGSTS", "LDG") if re.search(rf"\b{name}\.E\S*\.128", body)]
         rows[found["name"], architecture] = (
             int(found["registers"]),

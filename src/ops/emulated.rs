@@ -237,7 +237,7 @@ impl Emulated {
     }
 }
 
-/// Runs one launch to its end or its first fault.
+/// Runs one launch to its end or its first fault. Any kernel of `kernels/` may begin before the one before has ended.
 pub fn run(launch: &Launch) -> Result<(), mixgate_emulate::Fault> {
     let argument = |argument: &Argument| match *argument {
         Argument::Address(Address(at)) => mixgate_emulate::Argument::Pointer(at),
@@ -249,6 +249,7 @@ pub fn run(launch: &Launch) -> Result<(), mixgate_emulate::Fault> {
         grid: launch.grid,
         block: launch.block,
         shared_bytes: launch.shared_bytes,
+        programmatic: true,
         arguments: launch.arguments.iter().map(argument).collect(),
     };
     emulated.run()

@@ -55,6 +55,8 @@ void store4(void *at, unsigned value);
 void copy_async(void *to, const void *from, unsigned bytes, unsigned valid);
 void commit_async();
 void wait_async(unsigned pending);
+// Of this thread: the kernel before has ended.
+void wait_for_previous();
 unsigned lane();
 
 enum Type { BF16, F16 };

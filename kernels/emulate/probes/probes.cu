@@ -124,6 +124,29 @@ KERNEL probe_blocks_meet(unsigned *cell, unsigned *out, unsigned by_atomics) {
 }
 EMULATED(probe_blocks_meet)
 
+KERNEL probe_double(float *x) { x[blockIdx.x * blockDim.x + threadIdx.x] *= 2.0f; }
+EMULATED(probe_double)
+
+// Multiplies what no kernel writes with what one did; each mistake is one way to begin too early, made by the second block.
+KERNEL probe_begins_early(const float *weights, const float *x, float *out, unsigned mistake) {
+  __shared__ __align__(16) float cells[WARP];
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (blockIdx.x == 0) mistake = 0;
+  let_next_begin();
+  const float weight = weights[i];
+  float early = 0.0f;
+  if (mistake == 1) early = x[i];
+  if (mistake == 2 && threadIdx.x % 4 == 0) copy_async16(&cells[threadIdx.x], x + i, true);
+  if (mistake == 3) out[i] = weight;
+  if (mistake == 4) atomicAdd(out + i, 0.0f);
+  if (mistake == 4 || (mistake == 5 && threadIdx.x == 3)) return;
+  wait_for_previous();
+  commit_async();
+  wait_async<0>();
+  out[i] = weight * x[i] + 0.0f * early;
+}
+EMULATED(probe_begins_early)
+
 // d[16][8] = a[16][16] · b[8][16]ᵀ: fragments by ldmatrix from shared memory, where each row is 16 bf16.
 KERNEL probe_mma_bf16(const bf16 *a, const bf16 *b, float *d) {
   __shared__ __align__(16) bf16 a_rows[16][16], b_rows[8][16];

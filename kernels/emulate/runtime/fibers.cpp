@@ -125,6 +125,7 @@ static void run_thread() {
   Machine &m = machine();
   m.entry->call(m.arguments);
   if (!m.now->pending.empty()) fail("ends with a cp.async that it has not waited for");
+  if (m.programmatic && !m.now->waited) fail("ends without having waited for the kernel before");
   m.now->state = Fiber::DONE;
   leave();
 }
@@ -139,6 +140,7 @@ static void prepare(Fiber &fiber, unsigned index) {
   fiber.state = Fiber::RUNS;
   fiber.pending.clear();
   fiber.groups = 0;
+  fiber.waited = false;
   auto top = reinterpret_cast<std::uintptr_t>(fiber.stack + STACK) & ~std::uintptr_t(15);
 #if defined(__x86_64__)
   auto *words = reinterpret_cast<void **>(top);
@@ -305,6 +307,8 @@ void barrier(unsigned id, unsigned count) {
   me.expected = count;
   yield();
 }
+
+void wait_for_previous() { machine().now->waited = true; }
 
 const unsigned char *meet(unsigned mask, unsigned kind, const void *mine, unsigned bytes) {
   Fiber &me = *machine().now;

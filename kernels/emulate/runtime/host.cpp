@@ -56,9 +56,9 @@ extern "C" int emulated_parameters(const char *name) {
   return -1;
 }
 
-// Runs a kernel; 0, or 1 with a sentence in `fault`.
+// Runs a kernel, one that begins before the kernel before has ended if `programmatic`; 0, or 1 with a sentence in `fault`.
 extern "C" int emulated_launch(const char *name, const unsigned *grid, const unsigned *block, unsigned dynamic_bytes,
-                               void *const *arguments, unsigned count, char *fault, std::size_t room) {
+                               bool programmatic, void *const *arguments, unsigned count, char *fault, std::size_t room) {
   Machine &m = machine();
   m.entry = nullptr;
   for (unsigned i = 0; i < emulated_entry_count; ++i)
@@ -85,6 +85,7 @@ extern "C" int emulated_launch(const char *name, const unsigned *grid, const uns
   m.size = {block[0], block[1], block[2]};
   m.threads = unsigned(threads);
   m.dynamic_bytes = dynamic_bytes;
+  m.programmatic = programmatic;
   m.fault = fault;
   m.fault_room = room;
   m.failed = false;

@@ -78,9 +78,13 @@ void judge(std::uintptr_t at, unsigned bytes, bool write, bool atomic, bool chec
   if (!shadow) return;
   const unsigned me = m.now->index;
   const char *place = shared ? "shared memory" : "a buffer";
+  const bool early = m.programmatic && !m.now->waited && !shared;
+  if (early && write) fail("writes %u bytes at %zu of a buffer before it has waited for the kernel before", bytes, offset);
   for (unsigned i = 0; i < bytes; ++i) {
     Shadow &byte = shadow[i];
     const bool here = byte.written_in == m.block_serial;
+    if (early && byte.written_in)
+      fail("reads %u bytes at %zu of a buffer, which a kernel wrote, before it has waited for the kernel before", bytes, offset);
     if (!here && shared) byte.in_flight = false;  // of a block before, which a fault ended
     if (byte.in_flight)
       fail("%s %u bytes at %zu of %s, where a cp.async has not been waited for", write ? "writes" : "reads", bytes, offset, place);

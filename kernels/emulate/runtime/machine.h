@@ -21,7 +21,8 @@ constexpr unsigned MOST_THREADS = 1024, LANES = 32, MOST_WARPS = MOST_THREADS / 
 constexpr std::size_t STACK = 64 << 10, DYNAMIC = 227 << 10;
 constexpr unsigned NOBODY = 0xffff, ATOMIC = 0xfffe;
 
-// What is known of one byte. `block` numbers blocks over all launches, so that nothing has to be cleared.
+// What is known of one byte. `block` numbers blocks over all launches from 1, so that nothing has to be cleared; a byte of a
+// buffer that no kernel has written since it was uploaded has 0.
 struct Shadow {
   std::uint32_t written_in = 0, written_at = 0;  // block, clock of the writer's warp
   std::uint32_t read_in = 0, read_at = 0;
@@ -51,6 +52,7 @@ struct Fiber {
   const unsigned char *met;
   std::vector<Pending> pending;
   unsigned groups;  // committed so far
+  bool waited;      // for the kernel before
 };
 
 struct Warp {
@@ -75,6 +77,7 @@ struct Machine {
   void *const *arguments;
   dim3 grid, size, block;
   unsigned threads, dynamic_bytes;
+  bool programmatic;  // the kernel before may still run
   std::uint32_t block_serial = 0, launch_serial = 0;
   char *fault;
   std::size_t fault_room;

@@ -235,6 +235,9 @@ pub struct Launch<'a> {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Whether it may begin before the kernel before has ended (programmatic dependent launch). Then each of its threads
+    /// must wait for that one before it writes to a buffer, reads there what a kernel has written, or ends.
+    pub programmatic: bool,
     /// In the order of the kernel's parameters.
     pub arguments: Vec<Argument>,
 }
@@ -271,6 +274,7 @@ impl Launch<'_> {
             self.grid,
             self.block,
             self.shared_bytes,
+            self.programmatic,
             &mut values,
         )
     }
@@ -293,6 +297,7 @@ pub fn launch_raw(
     grid: [u32; 3],
     block: [u32; 3],
     shared_bytes: u32,
+    programmatic: bool,
     values: &mut [u64],
 ) -> Result<(), Fault> {
     let mut addresses: Vec<*mut c_void> = values
@@ -310,6 +315,7 @@ pub fn launch_raw(
             grid.as_ptr(),
             block.as_ptr(),
             shared_bytes,
+            programmatic,
             addresses.as_mut_ptr(),
             addresses.len() as u32,
             said.as_mut_ptr().cast(),
@@ -351,6 +357,7 @@ unsafe extern "C" {
         grid: *const u32,
         block: *const u32,
         dynamic_bytes: u32,
+        programmatic: bool,
         arguments: *mut *mut c_void,
         count: u32,
         fault: *mut c_char,

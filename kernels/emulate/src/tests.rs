@@ -8,6 +8,7 @@ fn launch(kernel: &str, blocks: u32, threads: u32, arguments: Vec<Argument>) -> 
         grid: [blocks, 1, 1],
         block: [threads, 1, 1],
         shared_bytes: 0,
+        programmatic: false,
         arguments,
     };
     launch.run().map_err(|fault| fault.to_string())
@@ -181,6 +182,7 @@ fn dynamic_shared_memory_ends_where_the_launch_says() {
         grid: [1, 1, 1],
         block: [64, 1, 1],
         shared_bytes: 256,
+        programmatic: false,
         arguments: vec![to.pointer()],
     };
     launch.run().unwrap();
@@ -303,6 +305,63 @@ fn blocks_meet_by_atomics_only() {
         meet(0).unwrap_err(),
         "probe_blocks_meet: block (1, 0, 0), thread (0, 0, 0) writes 4 bytes at 0 of a buffer, which another block wrote in \
          the same launch"
+    );
+}
+
+#[test]
+fn a_kernel_that_begins_early_touches_nothing_of_kernels_before_its_wait() {
+    let (weights, x) = (Buffer::new(&numbers(64)), Buffer::new(&numbers(64)));
+    let to = Buffer::<f32>::poisoned(64);
+    let run = |programmatic: bool, mistake: u32| {
+        let launch = Launch {
+            kernel: "probe_begins_early",
+            grid: [2, 1, 1],
+            block: [32, 1, 1],
+            shared_bytes: 0,
+            programmatic,
+            arguments: vec![
+                weights.pointer(),
+                x.pointer(),
+                to.pointer(),
+                Argument::U32(mistake),
+            ],
+        };
+        launch.run().map_err(|fault| fault.to_string())
+    };
+    let double = || launch("probe_double", 2, 32, vec![x.pointer()]).unwrap();
+    let products =
+        |x: Vec<f32>| -> Vec<f32> { numbers(64).iter().zip(x).map(|(a, b)| a * b).collect() };
+    double();
+    run(true, 0).unwrap();
+    assert_eq!(to.values(), products(x.values()));
+    let reads = "reads 4 bytes at 128 of a buffer, which a kernel wrote, before";
+    let writes = "writes 4 bytes at 128 of a buffer before";
+    let copies = "reads 16 bytes at 128 of a buffer, which a kernel wrote, before";
+    for (mistake, said) in [(1, reads), (2, copies), (3, writes), (4, writes)] {
+        let said = format!(
+            "probe_begins_early: block (1, 0, 0), thread (0, 0, 0) {said} it has waited for the kernel before"
+        );
+        assert_eq!(run(true, mistake).unwrap_err(), said, "mistake {mistake}");
+    }
+    assert_eq!(
+        run(true, 5).unwrap_err(),
+        "probe_begins_early: block (1, 0, 0), thread (3, 0, 0) ends without having waited for the kernel before"
+    );
+    // None of it is a mistake where the kernel before has ended.
+    for mistake in 1..=5 {
+        run(false, mistake).unwrap();
+    }
+    // What was uploaded since is no kernel's; what a kernel wrote again, is.
+    x.write(0, &numbers(64));
+    run(true, 1).unwrap();
+    double();
+    assert!(run(true, 1).unwrap_err().contains(reads));
+    // Weights that a kernel writes are no weights.
+    launch("probe_double", 2, 32, vec![weights.pointer()]).unwrap();
+    let said = run(true, 0).unwrap_err();
+    assert!(
+        said.contains("thread (0, 0, 0) reads 4 bytes at 0 of a buffer, which a kernel wrote"),
+        "{said}"
     );
 }
 

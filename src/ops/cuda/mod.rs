@@ -1,6 +1,9 @@
 //! An NVIDIA GPU, through the driver. No CUDA library is linked: the driver is looked for when a device is opened.
 //!
 //! One context and one stream. Every call may come from any thread; the context is made current first.
+//!
+//! From Hopper on, a kernel that follows a kernel is launched so that it may begin before that one has ended (programmatic
+//! dependent launch): all of ours wait inside, as `kernels/device.cuh` says. Recorded graphs keep these edges.
 
 mod images;
 mod library;
@@ -10,13 +13,19 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use cudarc::driver::sys::CUfunction_attribute_enum::{
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+    CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+};
+use cudarc::driver::sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
 use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
+use cudarc::driver::sys::{
+    self, CUgraphInstantiate_flags, CUlaunchAttribute, CUlaunchAttributeValue, CUlaunchConfig,
+};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
 
 use self::images::IMAGES;
@@ -33,6 +42,10 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     kernels: HashMap<&'static str, Kernel>,
     described: String,
+    /// Whether kernels may begin before the kernel before has ended.
+    programmatic: bool,
+    /// Whether a kernel of ours is the last that was asked of the stream.
+    after_kernel: AtomicBool,
     /// Dropped before the memory that it works in.
     library: Option<(Library, CudaMemory)>,
 }
@@ -104,6 +117,7 @@ impl Cuda {
                 SHARED_BYTES >> 10
             )));
         }
+        let programmatic = major >= 9 && driver_version() >= PROGRAMMATIC_SINCE;
         let mut kernels = HashMap::new();
         for image in IMAGES {
             let module = load(&context, image.fatbin).map_err(|error| {
@@ -114,6 +128,10 @@ impl Cuda {
             })?;
             for &kernel in image.kernels {
                 let function = module.load_function(kernel).map_err(failed)?;
+                if programmatic {
+                    let share = CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                    function.set_attribute(share, ALL_SHARED).map_err(failed)?;
+                }
                 let shared_bytes = AtomicU32::new(WITHOUT_ASKING);
                 kernels.insert(
                     kernel,
@@ -129,6 +147,8 @@ impl Cuda {
             described: format!("cuda:{ordinal}, {name}"),
             context,
             kernels,
+            programmatic,
+            after_kernel: AtomicBool::new(false),
             library: None,
         })
     }
@@ -167,7 +187,9 @@ impl Cuda {
             .map_err(|error| driver("synchronize", &error))
     }
 
+    /// The stream, for something that is no kernel of ours.
     fn bind(&self, op: &str) -> Result<sys::CUstream, OpError> {
+        self.after_kernel.store(false, Ordering::Relaxed);
         self.context
             .bind_to_thread()
             .map_err(|error| driver(op, &error))?;
@@ -250,6 +272,7 @@ impl Device for Cuda {
         if launch.grid.contains(&0) {
             return Ok(());
         }
+        let after_kernel = self.after_kernel.load(Ordering::Relaxed);
         let stream = self.bind(launch.kernel)?;
         let kernel = self
             .kernels
@@ -268,20 +291,41 @@ impl Device for Cuda {
             .map(|value| std::ptr::from_mut(value).cast())
             .collect();
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
+        let mut begins_early = CUlaunchAttribute {
+            id: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = CUlaunchConfig {
+            gridDimX: gx,
+            gridDimY: gy,
+            gridDimZ: gz,
+            blockDimX: bx,
+            blockDimY: by,
+            blockDimZ: bz,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: stream,
+            attrs: &raw mut begins_early,
+            numAttrs: u32::from(self.programmatic && after_kernel),
+        };
         // SAFETY: the launch was worked out by the op whose kernel it names, and the same launches are run under
-        // emulation, which judges number of arguments and every access.
+        // emulation, which judges number of arguments, every access, and whether it waits for the kernel before.
         #[allow(unsafe_code)]
         let done = unsafe {
-            result::launch_kernel(
-                kernel.function.cu_function(),
-                (gx, gy, gz),
-                (bx, by, bz),
-                launch.shared_bytes,
-                stream,
-                &mut pointers,
+            let function = kernel.function.cu_function();
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         };
-        done.map_err(|error| driver(launch.kernel, &error))
+        done.result()
+            .map_err(|error| driver(launch.kernel, &error))?;
+        self.after_kernel.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
@@ -298,12 +342,14 @@ impl Device for Cuda {
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<RecordedGraph, E> {
         let failed = |error: DriverError| driver("record", &error);
+        self.bind("record")?;
         self.stream
             .begin_capture(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(failed)?;
         let done = work();
         // Ended in any case: a stream that still records does nothing else.
         let graph = self.stream.end_capture(NO_FLAGS);
+        self.bind("record")?;
         done?;
         let graph = graph.map_err(failed)?.ok_or_else(|| OpError::Driver {
             op: "record".to_owned(),
@@ -313,6 +359,7 @@ impl Device for Cuda {
     }
 
     fn replay(&self, graph: &RecordedGraph) -> Result<(), OpError> {
+        self.bind("replay")?;
         graph.0.launch().map_err(|error| driver("replay", &error))
     }
 }
@@ -379,6 +426,15 @@ fn load(
     context.load_module(cudarc::nvrtc::Ptx::from_binary(fatbin.to_vec()))
 }
 
+/// As the driver counts: 12030 is CUDA 12.3. 0 if it does not say.
+fn driver_version() -> i32 {
+    let mut version = 0;
+    // SAFETY: the driver writes one number there.
+    #[allow(unsafe_code)]
+    let done = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    done.result().map_or(0, |()| version)
+}
+
 fn driver(op: &str, error: &DriverError) -> OpError {
     OpError::Driver {
         op: op.to_owned(),
@@ -402,5 +458,12 @@ const SHARED_BYTES: i32 = 163 << 10;
 
 /// Dynamic shared memory that every kernel may have.
 const WITHOUT_ASKING: u32 = 48 << 10;
+
+/// The first driver whose recorded graphs keep programmatic edges.
+const PROGRAMMATIC_SINCE: i32 = 12_030;
+
+/// In percent. A multiprocessor changes how its memory is shared out only when it is empty: if all kernels want the same,
+/// the next one's blocks come up beside those of the one before.
+const ALL_SHARED: i32 = 100;
 
 const NO_FLAGS: CUgraphInstantiate_flags = CUgraphInstantiate_flags(0);

@@ -40,8 +40,32 @@ struct Recorded {
     grid: [u32; 3],
     block: [u32; 3],
     shared_bytes: u32,
+    programmatic: bool,
     values: Vec<u64>,
 }
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+pub struct Config {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared_bytes: c_uint,
+    _stream: *mut c_void,
+    attributes: *const Attribute,
+    count: c_uint,
+}
+
+/// `CUlaunchAttribute`; of the values, a number is all that is looked at.
+#[repr(C)]
+pub struct Attribute {
+    id: c_uint,
+    _pad: [u8; 4],
+    value: c_int,
+    _rest: [u8; 60],
+}
+
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`
+const PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
 
 /// What a block of an H100 can have.
 const MOST_SHARED_BYTES: c_int = 227 << 10;
@@ -354,19 +378,20 @@ pub extern "C" fn cuEventDestroy_v2(_event: *mut c_void) -> Status {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuLaunchKernel(
+pub unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const Config,
     function: *mut c_void,
-    gx: c_uint,
-    gy: c_uint,
-    gz: c_uint,
-    bx: c_uint,
-    by: c_uint,
-    bz: c_uint,
-    shared_bytes: c_uint,
-    _stream: *mut c_void,
     parameters: *mut *mut c_void,
     _extra: *mut *mut c_void,
 ) -> Status {
+    let config = unsafe { &*config };
+    let attributes = match config.count {
+        0 => &[],
+        count => unsafe { std::slice::from_raw_parts(config.attributes, count as usize) },
+    };
+    if let Some(other) = (attributes.iter()).find(|it| it.id != PROGRAMMATIC_STREAM_SERIALIZATION) {
+        return failed(format!("launch attribute {} is unknown here", other.id));
+    }
     let kernel: &'static CStr = unsafe { CStr::from_ptr(function.cast()) };
     let count = mixgate_emulate::parameters(kernel).unwrap_or(0);
     // Eight bytes of each are read, as the caller gives them.
@@ -374,9 +399,10 @@ pub unsafe extern "C" fn cuLaunchKernel(
         (0..count).map(|i| unsafe { parameters.add(i).read().cast::<u64>().read_unaligned() });
     let recorded = Recorded {
         kernel,
-        grid: [gx, gy, gz],
-        block: [bx, by, bz],
-        shared_bytes,
+        grid: config.grid,
+        block: config.block,
+        shared_bytes: config.shared_bytes,
+        programmatic: attributes.iter().any(|it| it.value != 0),
         values: values.collect(),
     };
     if let Some(launches) = &mut driver().recording {
@@ -393,6 +419,7 @@ fn run(launch: &Recorded) -> Status {
         launch.grid,
         launch.block,
         launch.shared_bytes,
+        launch.programmatic,
         &mut values,
     )
     .map_or_else(failed, |()| SUCCESS)

@@ -189,7 +189,7 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
 }
 
 // Blocks of a multiprocessor that registers are to be enough for: as many as spill nothing. Each has 16 KiB on its way.
-constexpr unsigned blocks_for(unsigned group) { return group == 8 ? 2 : group == 4 ? 3 : group == 2 ? 4 : 6; }
+constexpr unsigned blocks_for(unsigned group) { return group > 4 ? 2 : group == 4 ? 3 : group == 2 ? 4 : 6; }
 
 }  // namespace
 
@@ -205,26 +205,32 @@ constexpr unsigned blocks_for(unsigned group) { return group == 8 ? 2 : group ==
 DECODE(32, 1)
 DECODE(32, 2)
 DECODE(32, 4)
+DECODE(32, 6)
 DECODE(32, 8)
 DECODE(64, 1)
 DECODE(64, 2)
 DECODE(64, 4)
+DECODE(64, 6)
 DECODE(64, 8)
 DECODE(128, 1)
 DECODE(128, 2)
 DECODE(128, 4)
+DECODE(128, 6)
 DECODE(128, 8)
 EMULATED(paged_decode_d32_g1)
 EMULATED(paged_decode_d32_g2)
 EMULATED(paged_decode_d32_g4)
+EMULATED(paged_decode_d32_g6)
 EMULATED(paged_decode_d32_g8)
 EMULATED(paged_decode_d64_g1)
 EMULATED(paged_decode_d64_g2)
 EMULATED(paged_decode_d64_g4)
+EMULATED(paged_decode_d64_g6)
 EMULATED(paged_decode_d64_g8)
 EMULATED(paged_decode_d128_g1)
 EMULATED(paged_decode_d128_g2)
 EMULATED(paged_decode_d128_g4)
+EMULATED(paged_decode_d128_g6)
 EMULATED(paged_decode_d128_g8)
 
 // combine_splits: puts together what the splits of a sequence left in `scratch`, in their order.

@@ -140,10 +140,10 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
         cache: CacheId,
     ) -> Result<Self::Step, ModelError>;
 
-    /// Runs a step: `compute` calls the operations below.
+    /// Runs a step: `compute` calls the operations below. It may be called again where a first call has done nothing.
     fn run<F>(&self, step: &Self::Step, compute: F) -> Result<(), ModelError>
     where
-        F: FnOnce() -> Result<(), ModelError> + Send;
+        F: Fn() -> Result<(), ModelError> + Send;
 
     /// `residual = 0`, `delta = table[input_ids]`.
     fn embed(&self, table: &Self::Table, step: &Self::Step) -> Result<(), ModelError>;

@@ -22,7 +22,7 @@ pub struct KvCache<B: Backend = Cpu> {
 pub struct CacheId(u64);
 
 impl CacheId {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -41,7 +41,8 @@ pub trait Device: Debug + Send + Sync {
     /// it.
     fn fetch(&self, from: Address, bytes: usize, to: &mut Self::Staged) -> Result<(), OpError>;
 
-    /// The device's time from the last copy of one place to that of another. Both are done. `None`: it has no clock.
+    /// The device's time from the end of one place's last copy to the beginning of another's. Both are done. `None`: it has
+    /// no clock.
     fn between(
         &self,
         earlier: &Self::Staged,

@@ -3,6 +3,7 @@
 //! It does at once what it is asked, or, to show what a GPU may do, as late as possible: when somebody waits for it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::launch::{Address, Argument, Launch};
 #[derive(Debug, Default)]
 pub struct Emulated {
     is_late: bool,
+    /// How many steps may still be recorded, if that is limited.
+    room_for_graphs: Option<AtomicUsize>,
     stream: Stream,
     recording: Mutex<Option<Vec<Launch>>>,
 }
@@ -205,7 +208,19 @@ impl Device for Emulated {
         *self.recording.lock().unwrap() = Some(Vec::new());
         let done = work();
         let launches = self.recording.lock().unwrap().take().unwrap();
-        done.map(|()| launches)
+        done?;
+        let left = self.room_for_graphs.as_ref();
+        let has_room = left.is_none_or(|left| {
+            let took = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+            took.is_ok()
+        });
+        match has_room {
+            true => Ok(launches),
+            false => Err(E::from(OpError::Driver {
+                op: "record".to_owned(),
+                problem: "out of memory".to_owned(),
+            })),
+        }
     }
 
     fn replay(&self, graph: &Vec<Launch>) -> Result<(), OpError> {
@@ -219,6 +234,14 @@ impl Emulated {
         Self {
             is_late: true,
             ..Self::default()
+        }
+    }
+
+    /// One that is late, with room for so many recorded graphs.
+    pub fn with_room_for_graphs(count: usize) -> Self {
+        Self {
+            room_for_graphs: Some(AtomicUsize::new(count)),
+            ..Self::late()
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! On a GPU, run tests one at a time (`--test-threads=1`): they share its one stream.
 
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::OpError;
@@ -52,20 +54,41 @@ impl Default for TestDevice {
 
 #[cfg(feature = "cuda")]
 fn gpu() -> Option<&'static Cuda> {
-    static GPU: std::sync::OnceLock<Option<Cuda>> = std::sync::OnceLock::new();
-    let open = || {
-        let name = std::env::var("MIXGATE_TEST_DEVICE").ok()?;
-        let ordinal = name.strip_prefix("cuda:").and_then(|it| it.parse().ok());
-        let ordinal =
-            ordinal.unwrap_or_else(|| panic!("MIXGATE_TEST_DEVICE is {name}, wanted cuda:N"));
-        let open = || Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}"));
-        // With cuBLASLt, if it is there: then it is tested, too.
-        Some(open().with_library().unwrap_or_else(|_| open()))
-    };
+    static GPU: OnceLock<Option<Cuda>> = OnceLock::new();
     GPU.get_or_init(open).as_ref()
 }
 
+/// Opens the GPU that is to be tested.
+#[cfg(feature = "cuda")]
+fn open() -> Option<Cuda> {
+    let name = std::env::var("MIXGATE_TEST_DEVICE").ok()?;
+    let ordinal = name.strip_prefix("cuda:").and_then(|it| it.parse().ok());
+    let ordinal = ordinal.unwrap_or_else(|| panic!("MIXGATE_TEST_DEVICE is {name}, wanted cuda:N"));
+    Some(Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}")))
+}
+
 impl TestDevice {
+    /// With cuBLASLt; `None` without a GPU, or where the library is not installed.
+    pub fn with_library() -> Option<Self> {
+        #[cfg(feature = "cuda")]
+        {
+            static GPU: OnceLock<Option<Cuda>> = OnceLock::new();
+            let gpu = GPU.get_or_init(|| open()?.with_library().ok());
+            gpu.as_ref().map(Self::Gpu)
+        }
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
+
+    /// One with room for so many recorded graphs; `None` for a GPU, which has room.
+    pub fn with_room_for_graphs(count: usize) -> Option<Self> {
+        match Self::default() {
+            Self::Emulated(_) => Some(Self::Emulated(Emulated::with_room_for_graphs(count))),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => None,
+        }
+    }
+
     /// As late as a device may be.
     pub fn late() -> Self {
         match Self::default() {

@@ -200,11 +200,11 @@ impl Backend for Cpu {
 
     fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>
     where
-        F: FnOnce() -> Result<(), ModelError> + Send,
+        F: Fn() -> Result<(), ModelError> + Send,
     {
         if self.is_shared(step.num_tokens()) {
             // On a thread of the pool: from outside, each operation that uses the pool would wait to be let in.
-            rayon::scope(|_| compute())
+            rayon::scope(move |_| compute())
         } else {
             compute()
         }

@@ -150,7 +150,7 @@ impl<D: Device> Backend for OnDevice<D> {
 
     fn run<F>(&self, step: &Step, compute: F) -> Result<(), ModelError>
     where
-        F: FnOnce() -> Result<(), ModelError> + Send,
+        F: Fn() -> Result<(), ModelError> + Send,
     {
         self.graphs.run(&self.device, step, compute)
     }

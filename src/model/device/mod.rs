@@ -222,8 +222,8 @@ fn check_shape(config: &MixtralConfig) -> Result<(), ModelError> {
             "heads of {}; the kernels have 32, 64 and 128",
             config.head_dim
         )
-    } else if ![1, 2, 4, 8].contains(&group) {
-        format!("{group} query heads per key head; the kernels have 1, 2, 4 and 8")
+    } else if ![1, 2, 4, 6, 8].contains(&group) {
+        format!("{group} query heads per key head; the kernels have 1, 2, 4, 6 and 8")
     } else if config.num_local_experts > 32 {
         format!(
             "{} experts; the kernels have up to 32",

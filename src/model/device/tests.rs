@@ -191,6 +191,56 @@ fn a_step_that_was_recorded_for_one_cache_is_not_replayed_on_another() {
     assert_eq!(after, alone);
 }
 
+/// One sequence and two, in turns: each kind of step is noted, recorded and replayed.
+#[test]
+fn without_room_for_a_recorded_step_kernels_are_launched_one_by_one() {
+    let folder = small();
+    let sequences = [sequence(4, 30, 96, &[1, 0]), sequence(5, 30, 96, &[2, 3])];
+    let mut steps: Vec<Vec<Part>> = vec![vec![(0, 0..20), (1, 0..20)]];
+    let mut ends = [20, 20];
+    for count in [1, 1, 1, 2, 2, 1, 2] {
+        let parts = (0..count).map(|which| (which, ends[which]..ends[which] + 1));
+        steps.push(parts.collect());
+        ends[..count].iter_mut().for_each(|end| *end += 1);
+    }
+    let run = |device: TestDevice, graphs| {
+        let options = LoadOptions {
+            max_num_batched_tokens: 64,
+            max_logit_rows: 64,
+        };
+        let source = ModelSource::Folder(folder.path().into());
+        let backend = |config: &_, limits| OnDevice::new(device, config, limits, graphs);
+        let mut model = Mixtral::load_on(&source, options, backend).unwrap();
+        let mut cache = model.new_cache(4, 16).unwrap();
+        logits(&mut model, &mut cache, &sequences, &steps)
+    };
+    let launched = run(TestDevice::late(), false);
+    for room in 0..3 {
+        if let Some(device) = TestDevice::with_room_for_graphs(room) {
+            assert_eq!(run(device, true), launched, "room for {room}");
+        }
+    }
+}
+
+#[test]
+fn both_shapes_that_were_published_have_kernels() {
+    for name in ["mixtral-8x7b", "mixtral-8x22b"] {
+        let config = Synthetic::parse(name).unwrap().config();
+        let config = MixtralConfig::parse(config.as_bytes()).unwrap();
+        check_shape(&config).unwrap();
+        for format in Storage::ALL.into_iter().filter_map(PackedFormat::of) {
+            let multiple = format.columns_multiple();
+            for width in [
+                config.hidden_size,
+                config.q_width(),
+                config.intermediate_size,
+            ] {
+                assert!(width.is_multiple_of(multiple), "{name}: {width}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_synthetic_model_is_made_on_the_device_and_follows_from_its_seed() {
     let row = |name: &str, storage| {

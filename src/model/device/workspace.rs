@@ -225,8 +225,9 @@ impl<D: Device> Workspace<D> {
         let recounts = packed.recounts(&batch.choice.recounts);
         let bytes = size_of_val(&self.packed[..]);
         if bytes > self.arrays_bytes {
-            self.arrays_bytes = bytes.next_power_of_two();
-            self.arrays = device.allocate(self.arrays_bytes)?;
+            let larger = bytes.next_power_of_two();
+            self.arrays = device.allocate(larger)?;
+            self.arrays_bytes = larger;
         }
         let base = self.arrays.address();
         self.turn = (self.turn + 1) % TURNS;

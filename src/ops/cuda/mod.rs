@@ -42,6 +42,8 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     kernels: HashMap<&'static str, Kernel>,
     described: String,
+    /// What its driver was made for, as CUDA counts: 12030 is CUDA 12.3.
+    driver_version: i32,
     /// Whether kernels may begin before the kernel before has ended.
     programmatic: bool,
     /// Whether a kernel of ours is the last that was asked of the stream.
@@ -62,7 +64,8 @@ pub(crate) const BUILT_FOR: &str = concat!("CUDA ", env!("MIXGATE_CUDA_VERSION")
 /// Memory of a GPU. It keeps the context alive that it belongs to.
 pub struct CudaMemory {
     address: u64,
-    context: Arc<CudaContext>,
+    /// That of its device: what uses the memory is asked there.
+    stream: Arc<CudaStream>,
 }
 
 /// A recorded graph of launches.
@@ -117,13 +120,17 @@ impl Cuda {
                 SHARED_BYTES >> 10
             )));
         }
-        let programmatic = major >= 9 && driver_version() >= PROGRAMMATIC_SINCE;
+        let driver_version = driver_version();
+        let programmatic = major >= 9 && driver_version >= PROGRAMMATIC_SINCE;
         let mut kernels = HashMap::new();
         for image in IMAGES {
             let module = load(&context, image.fatbin).map_err(|error| {
                 refuse(format!(
-                    "{name} refuses the kernels, made with {BUILT_FOR}: {}; a newer driver may be needed",
-                    said(&error)
+                    "{name} refuses the kernels, made with {BUILT_FOR}: {}; its driver is of CUDA {}.{}, \
+                     it may have to be newer",
+                    said(&error),
+                    driver_version / 1000,
+                    driver_version % 1000 / 10
                 ))
             })?;
             for &kernel in image.kernels {
@@ -147,6 +154,7 @@ impl Cuda {
             described: format!("cuda:{ordinal}, {name}"),
             context,
             kernels,
+            driver_version,
             programmatic,
             after_kernel: AtomicBool::new(false),
             library: None,
@@ -217,11 +225,14 @@ impl Device for Cuda {
         })?;
         Ok(CudaMemory {
             address,
-            context: Arc::clone(&self.context),
+            stream: Arc::clone(&self.stream),
         })
     }
 
     fn upload(&self, bytes: &[u8], to: Address) -> Result<(), OpError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let stream = self.bind("upload")?;
         // SAFETY: from pageable memory, the driver has copied the bytes when this returns. That `to` has room for them is
         // the caller's business, as it is for every launch; the driver refuses addresses that are not its own.
@@ -231,6 +242,9 @@ impl Device for Cuda {
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<(), OpError> {
+        if bytes.is_empty() {
+            return self.synchronize();
+        }
         let stream = self.bind("download")?;
         // SAFETY: `bytes` outlives the copy, which is waited for.
         #[allow(unsafe_code)]
@@ -256,11 +270,17 @@ impl Device for Cuda {
         earlier: &CudaStaged,
         later: &CudaStaged,
     ) -> Result<Option<Duration>, OpError> {
+        if self.driver_version < TIMES_SINCE {
+            return Ok(None);
+        }
         self.bind("time")?;
         earlier.until(later).map(Some)
     }
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), OpError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let stream = self.bind("copy")?;
         // SAFETY: as in `upload`.
         #[allow(unsafe_code)]
@@ -377,6 +397,13 @@ impl Kernel {
     }
 }
 
+impl Drop for Cuda {
+    /// A step that was begun uses kernels and memory that go next.
+    fn drop(&mut self) {
+        let _ = self.synchronize();
+    }
+}
+
 impl Memory for CudaMemory {
     fn address(&self) -> Address {
         Address(self.address)
@@ -386,8 +413,9 @@ impl Memory for CudaMemory {
 impl Drop for CudaMemory {
     fn drop(&mut self) {
         // Nothing is left to do about a failure here.
-        let _ = self.context.bind_to_thread();
-        // SAFETY: allocated by `Cuda::allocate`, freed once; the driver waits for work that uses it.
+        let _ = self.stream.context().bind_to_thread();
+        let _ = self.stream.synchronize();
+        // SAFETY: allocated by `Cuda::allocate`, freed once; work that uses it has ended.
         #[allow(unsafe_code)]
         let _ = unsafe { result::free_sync(self.address) };
     }
@@ -458,6 +486,9 @@ const SHARED_BYTES: i32 = 163 << 10;
 
 /// Dynamic shared memory that every kernel may have.
 const WITHOUT_ASKING: u32 = 48 << 10;
+
+/// The first driver that has the function by which cudarc asks for a time between events.
+const TIMES_SINCE: i32 = 12_080;
 
 /// The first driver whose recorded graphs keep programmatic edges.
 const PROGRAMMATIC_SINCE: i32 = 12_030;

@@ -14,11 +14,12 @@ use crate::ops::OpError;
 use crate::ops::device::Staged;
 use crate::ops::launch::Address;
 
-/// A stretch of page-locked memory, and an event that tells when the last copy from or to it is done.
+/// A stretch of page-locked memory, and events that tell when the last copy from or to it began and ended.
 pub struct CudaStaged {
     pointer: *mut u8,
     bytes: usize,
-    event: sys::CUevent,
+    begins: sys::CUevent,
+    ends: sys::CUevent,
     context: Arc<CudaContext>,
 }
 
@@ -26,16 +27,18 @@ impl CudaStaged {
     pub(super) fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, OpError> {
         let failed = |error| driver("page-locked memory", &error);
         context.bind_to_thread().map_err(failed)?;
-        let event = result::event::create(CU_EVENT_DEFAULT).map_err(failed)?;
         let mut staged = Self {
             pointer: ptr::null_mut(),
             bytes: bytes.max(1),
-            event,
+            begins: ptr::null_mut(),
+            ends: ptr::null_mut(),
             context: Arc::clone(context),
         };
         // SAFETY: the context is current; the memory is freed once, by `drop`, and written before it is lent.
         #[allow(unsafe_code)]
         unsafe {
+            staged.begins = result::event::create(CU_EVENT_DEFAULT).map_err(failed)?;
+            staged.ends = result::event::create(CU_EVENT_DEFAULT).map_err(failed)?;
             let pointer = result::malloc_host(staged.bytes, 0).map_err(failed)?;
             staged.pointer = pointer.cast();
             staged.pointer.write_bytes(0, staged.bytes);
@@ -50,13 +53,15 @@ impl CudaStaged {
         bytes: usize,
         to: Address,
     ) -> Result<(), OpError> {
+        let (begins, ends) = (self.begins, self.ends);
         let from = &self.settled()?[..bytes];
         // SAFETY: nobody writes the bytes before the event that is recorded behind the copy: `settled` waits for it. That
         // `to` has room for them is the caller's business, as it is for every launch.
         #[allow(unsafe_code)]
         let sent = unsafe {
-            result::memcpy_htod_async(to.0, from, stream)
-                .and_then(|()| result::event::record(self.event, stream))
+            result::event::record(begins, stream)
+                .and_then(|()| result::memcpy_htod_async(to.0, from, stream))
+                .and_then(|()| result::event::record(ends, stream))
         };
         sent.map_err(|error| driver("send", &error))
     }
@@ -68,22 +73,23 @@ impl CudaStaged {
         bytes: usize,
         from: Address,
     ) -> Result<(), OpError> {
-        let event = self.event;
+        let (begins, ends) = (self.begins, self.ends);
         let to = &mut self.settled()?[..bytes];
         // SAFETY: nobody reads the bytes before the event that is recorded behind the copy: `settled` waits for it.
         #[allow(unsafe_code)]
         let asked = unsafe {
-            result::memcpy_dtoh_async(to, from.0, stream)
-                .and_then(|()| result::event::record(event, stream))
+            result::event::record(begins, stream)
+                .and_then(|()| result::memcpy_dtoh_async(to, from.0, stream))
+                .and_then(|()| result::event::record(ends, stream))
         };
         asked.map_err(|error| driver("fetch", &error))
     }
 
-    /// The GPU's time from its last copy to that of `later`.
+    /// The GPU's time from the end of its last copy to the beginning of that of `later`.
     pub(super) fn until(&self, later: &Self) -> Result<Duration, OpError> {
         // SAFETY: both events exist as long as their owners.
         #[allow(unsafe_code)]
-        let took = unsafe { result::event::elapsed(self.event, later.event) };
+        let took = unsafe { result::event::elapsed(self.ends, later.begins) };
         let took = took.map_err(|error| driver("time", &error))?;
         Ok(Duration::from_secs_f64(f64::from(took.max(0.0)) / 1e3))
     }
@@ -91,7 +97,7 @@ impl CudaStaged {
     fn wait(&self) -> Result<(), OpError> {
         // SAFETY: the event exists as long as its owner. One that was never recorded is over.
         #[allow(unsafe_code)]
-        let waited = unsafe { result::event::synchronize(self.event) };
+        let waited = unsafe { result::event::synchronize(self.ends) };
         waited.map_err(|error| driver("wait", &error))
     }
 }
@@ -115,11 +121,17 @@ impl Drop for CudaStaged {
     fn drop(&mut self) {
         // Nothing is left to do about a failure here.
         let _ = self.context.bind_to_thread();
-        let _ = self.wait();
-        // SAFETY: made by `new`, given back once, and no copy uses them any more.
+        if !self.ends.is_null() {
+            let _ = self.wait();
+        }
+        // SAFETY: made by `new` as far as it came, given back once, and no copy uses them any more.
         #[allow(unsafe_code)]
         unsafe {
-            let _ = result::event::destroy(self.event);
+            for event in [self.begins, self.ends] {
+                if !event.is_null() {
+                    let _ = result::event::destroy(event);
+                }
+            }
             if !self.pointer.is_null() {
                 let _ = result::free_host(self.pointer.cast());
             }
@@ -127,7 +139,7 @@ impl Drop for CudaStaged {
     }
 }
 
-// SAFETY: memory and event may be used from any thread; changing them takes `&mut`.
+// SAFETY: memory and events may be used from any thread; changing them takes `&mut`.
 #[allow(unsafe_code)]
 unsafe impl Send for CudaStaged {}
 // SAFETY: as above.

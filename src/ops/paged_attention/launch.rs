@@ -43,7 +43,7 @@ pub struct AttentionSizes {
     pub window: u32,
     /// Query heads.
     pub heads: u32,
-    /// Key heads: heads / 1, 2, 4 or 8.
+    /// Key heads: heads / 1, 2, 4, 6 or 8.
     pub kv_heads: u32,
     /// 32, 64 or 128.
     pub head_dim: u32,
@@ -117,14 +117,17 @@ fn decode(at: PagedAttention, sizes: AttentionSizes, splits: u32) -> Launch {
         (32, 1) => "paged_decode_d32_g1",
         (32, 2) => "paged_decode_d32_g2",
         (32, 4) => "paged_decode_d32_g4",
+        (32, 6) => "paged_decode_d32_g6",
         (32, 8) => "paged_decode_d32_g8",
         (64, 1) => "paged_decode_d64_g1",
         (64, 2) => "paged_decode_d64_g2",
         (64, 4) => "paged_decode_d64_g4",
+        (64, 6) => "paged_decode_d64_g6",
         (64, 8) => "paged_decode_d64_g8",
         (128, 1) => "paged_decode_d128_g1",
         (128, 2) => "paged_decode_d128_g2",
         (128, 4) => "paged_decode_d128_g4",
+        (128, 6) => "paged_decode_d128_g6",
         (128, 8) => "paged_decode_d128_g8",
         other => panic!("{other:?} was refused when the model was loaded. This is a bug."),
     };

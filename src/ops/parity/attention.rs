@@ -234,7 +234,7 @@ fn paged_decode_matches_cpu() {
     let sequences: Vec<(usize, usize)> = lens.map(|len| (1, len)).to_vec();
     case(&sequences, [4, 1, 128], 16).attend(&seeds(lens.len()));
     for dim in [32, 64, 128] {
-        for group in [1, 2, 4, 8] {
+        for group in [1, 2, 4, 6, 8] {
             case(&[(1, 37), (1, 130)], [2 * group, 2, dim], 1).attend(&seeds(2));
         }
     }

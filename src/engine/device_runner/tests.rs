@@ -98,20 +98,27 @@ fn tokens_chosen_on_the_device_are_those_of_the_cpu_and_the_same_alone_and_toget
         ..greedy.clone()
     };
     let drawn = SamplingParams {
-        temperature: 1.5,
-        top_p: 0.95,
+        temperature: 6.0,
         seed: Some(7),
         ..SamplingParams::default()
     };
-    let requests = [request(greedy), request(steered), request(drawn)];
+    // The token at which it stops would be chosen as soon as it may be.
+    let mut stopped = request(greedy.clone());
+    let answer = answers(&mut on_cpu(), std::slice::from_ref(&stopped), false).remove(0);
+    assert!(!answer[..4].contains(&answer[4]));
+    stopped.until.stop_token_ids = vec![answer[4]];
+    stopped.until.min_tokens = 4;
+    let requests = [request(greedy), request(steered), stopped, request(drawn)];
     let mut device = on_device();
     let together = answers(&mut device, &requests, true);
-    let exact = answers(&mut on_cpu(), &requests[..2], false);
-    assert_eq!(together[..2], exact);
+    let exact = answers(&mut on_cpu(), &requests[..3], false);
+    assert_eq!(together[..3], exact);
     assert_ne!(together[0], together[1], "the penalties did something");
+    assert_eq!(together[2], answer[..5]);
+    assert_ne!(together[0], together[3], "the draw did something");
     // The prompts go through the same kernel in one chunk; single tokens share their steps with others or do not.
-    let alone = answers(&mut device, &requests[2..], true);
-    assert_eq!(together[2], alone[0]);
+    let alone = answers(&mut device, &requests[3..], true);
+    assert_eq!(together[3], alone[0]);
     let one_at_a_time = answers(&mut device, &requests, false);
     assert_eq!(one_at_a_time, together);
 }

@@ -8,12 +8,16 @@
 #![allow(unsafe_code, reason = "the driver's interface")]
 #![allow(clippy::missing_safety_doc, reason = "as NVIDIA documents them")]
 
+mod stream;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mixgate_emulate::{Buffer, download, launch_raw, upload};
+use mixgate_emulate::{Buffer, download};
+
+use stream::{Recorded, Stream, Work};
 
 type Status = c_int;
 
@@ -28,20 +32,10 @@ const ILLEGAL_ADDRESS: Status = 700;
 struct Driver {
     memory: HashMap<u64, Buffer<u8>>,
     allocated: usize,
-    /// Words of each stretch of page-locked memory.
-    pages: HashMap<usize, usize>,
+    stream: Stream,
     /// Launches of the stream that records, if one does.
     recording: Option<Vec<Recorded>>,
-}
-
-/// A launch with its arguments' values.
-struct Recorded {
-    kernel: &'static CStr,
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u32,
-    programmatic: bool,
-    values: Vec<u64>,
+    events: usize,
 }
 
 /// `CUlaunchConfig`.
@@ -179,7 +173,7 @@ pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut *mut c_void) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> Status {
-    SUCCESS
+    driver().stream.finish().map_or_else(failed, |()| SUCCESS)
 }
 
 #[unsafe(no_mangle)]
@@ -244,7 +238,7 @@ pub extern "C" fn cuStreamDestroy_v2(_stream: *mut c_void) -> Status {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamSynchronize(_stream: *mut c_void) -> Status {
-    SUCCESS
+    driver().stream.finish().map_or_else(failed, |()| SUCCESS)
 }
 
 #[unsafe(no_mangle)]
@@ -268,6 +262,9 @@ pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> Statu
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFree_v2(address: u64) -> Status {
     let mut driver = driver();
+    if !driver.stream.is_idle() {
+        return failed("memory is freed while there is work that may use it");
+    }
     match driver.memory.remove(&address) {
         None => INVALID_VALUE,
         Some(buffer) => {
@@ -287,8 +284,15 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     if driver().recording.is_some() {
         return failed("a copy from the host while a graph is recorded");
     }
-    let bytes = unsafe { std::slice::from_raw_parts(from, bytes) };
-    upload(bytes, to).map_or_else(failed, |()| SUCCESS)
+    let stream = &mut driver().stream;
+    if stream.is_locked(from as usize, bytes) {
+        let from = from as usize;
+        stream.ask(Work::Send { from, bytes, to });
+    } else {
+        let bytes = unsafe { std::slice::from_raw_parts(from, bytes) };
+        stream.ask(Work::Upload(bytes.to_vec(), to));
+    }
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]
@@ -301,8 +305,17 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     if driver().recording.is_some() {
         return failed("a copy to the host while a graph is recorded");
     }
-    let bytes = unsafe { std::slice::from_raw_parts_mut(to, bytes) };
-    download(from, bytes).map_or_else(failed, |()| SUCCESS)
+    let stream = &mut driver().stream;
+    if stream.is_locked(to as usize, bytes) {
+        let to = to as usize;
+        stream.ask(Work::Fetch { from, bytes, to });
+        return SUCCESS;
+    }
+    let done = stream.finish().and_then(|()| {
+        let bytes = unsafe { std::slice::from_raw_parts_mut(to, bytes) };
+        download(from, bytes).map_err(|fault| fault.to_string())
+    });
+    done.map_or_else(failed, |()| SUCCESS)
 }
 
 #[unsafe(no_mangle)]
@@ -312,9 +325,8 @@ pub extern "C" fn cuMemcpyDtoDAsync_v2(
     bytes: usize,
     _stream: *mut c_void,
 ) -> Status {
-    let mut between = vec![0; bytes];
-    let copied = download(from, &mut between).and_then(|()| upload(&between, to));
-    copied.map_or_else(failed, |()| SUCCESS)
+    driver().stream.ask(Work::Copy { from, bytes, to });
+    SUCCESS
 }
 
 /// Memory of the host, which it is anyway.
@@ -325,42 +337,49 @@ pub unsafe extern "C" fn cuMemHostAlloc(
     _flags: c_uint,
 ) -> Status {
     let pages = vec![0u128; bytes.div_ceil(size_of::<u128>()).max(1)].into_boxed_slice();
-    let words = pages.len();
+    let bytes = size_of_val(&*pages);
     let pages = Box::into_raw(pages).cast::<u128>();
-    driver().pages.insert(pages as usize, words);
+    driver().stream.lock(pages as usize, bytes);
     unsafe { put(memory, pages.cast()) }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemFreeHost(memory: *mut c_void) -> Status {
-    match driver().pages.remove(&(memory as usize)) {
-        None => INVALID_VALUE,
-        Some(words) => {
+    match driver().stream.unlock(memory as usize) {
+        Err(problem) => failed(problem),
+        Ok(None) => INVALID_VALUE,
+        Ok(Some(bytes)) => {
+            let words = bytes / size_of::<u128>();
             let pages = ptr::slice_from_raw_parts_mut(memory.cast::<u128>(), words);
-            // SAFETY: as many words as were allocated there, which the driver has just forgotten.
+            // SAFETY: as much as was allocated there, which the driver has just forgotten.
             drop(unsafe { Box::from_raw(pages) });
             SUCCESS
         }
     }
 }
 
-/// Everything is done when it is asked, so that an event has always happened.
+/// An event is its number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventCreate(event: *mut *mut c_void, _flags: c_uint) -> Status {
-    unsafe { put(event, only()) }
+    let mut driver = driver();
+    driver.events += 1;
+    unsafe { put(event, ptr::without_provenance_mut(driver.events)) }
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuEventRecord(_event: *mut c_void, _stream: *mut c_void) -> Status {
-    if driver().recording.is_some() {
+pub extern "C" fn cuEventRecord(event: *mut c_void, _stream: *mut c_void) -> Status {
+    let mut driver = driver();
+    if driver.recording.is_some() {
         return failed("an event while a graph is recorded");
     }
+    driver.stream.ask(Work::Mark(event.addr()));
     SUCCESS
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuEventSynchronize(_event: *mut c_void) -> Status {
-    SUCCESS
+pub extern "C" fn cuEventSynchronize(event: *mut c_void) -> Status {
+    let done = driver().stream.finish_until(event.addr());
+    done.map_or_else(failed, |()| SUCCESS)
 }
 
 #[unsafe(no_mangle)]
@@ -405,24 +424,12 @@ pub unsafe extern "C" fn cuLaunchKernelEx(
         programmatic: attributes.iter().any(|it| it.value != 0),
         values: values.collect(),
     };
-    if let Some(launches) = &mut driver().recording {
-        launches.push(recorded);
-        return SUCCESS;
+    let mut driver = driver();
+    match &mut driver.recording {
+        Some(launches) => launches.push(recorded),
+        None => driver.stream.ask(Work::Launch(recorded)),
     }
-    run(&recorded)
-}
-
-fn run(launch: &Recorded) -> Status {
-    let mut values = launch.values.clone();
-    launch_raw(
-        launch.kernel,
-        launch.grid,
-        launch.block,
-        launch.shared_bytes,
-        launch.programmatic,
-        &mut values,
-    )
-    .map_or_else(failed, |()| SUCCESS)
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]
@@ -455,11 +462,11 @@ pub unsafe extern "C" fn cuGraphInstantiateWithFlags(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGraphLaunch(exec: *mut c_void, _stream: *mut c_void) -> Status {
     let launches = unsafe { &*exec.cast::<Vec<Recorded>>() };
-    let statuses = launches.iter().map(run);
-    statuses
-        .into_iter()
-        .find(|&status| status != SUCCESS)
-        .unwrap_or(SUCCESS)
+    let mut driver = driver();
+    for launch in launches {
+        driver.stream.ask(Work::Launch(launch.clone()));
+    }
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

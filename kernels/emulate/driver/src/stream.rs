@@ -158,3 +158,76 @@ impl Recorded {
         .map_err(|fault| fault.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mixgate_emulate::{Argument, Buffer};
+
+    use super::*;
+
+    fn address(buffer: &Buffer<u8>) -> u64 {
+        match buffer.pointer() {
+            Argument::Pointer(at) => at,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn page_locked_memory_is_read_when_its_turn_comes_and_other_memory_at_once() {
+        let (locked, other) = (Buffer::<u8>::poisoned(2), Buffer::<u8>::poisoned(2));
+        let host = vec![1u8, 2].leak().as_mut_ptr();
+        let mut stream = Stream::default();
+        stream.lock(host as usize, 2);
+        stream.ask(Work::Send {
+            from: host as usize,
+            bytes: 2,
+            to: address(&locked),
+        });
+        stream.ask(Work::Upload(vec![1, 2], address(&other)));
+        // Too early. SAFETY: two bytes that nobody else looks at before `finish`.
+        unsafe { host.write(9) };
+        stream.finish().unwrap();
+        assert_eq!((locked.values(), other.values()), (vec![9, 2], vec![1, 2]));
+    }
+
+    #[test]
+    fn who_waits_for_an_event_waits_for_no_more_than_was_asked_before_it() {
+        let buffers = [(); 3].map(|()| Buffer::<u8>::poisoned(1));
+        let mut stream = Stream::default();
+        for (number, buffer) in buffers.iter().enumerate() {
+            stream.ask(Work::Upload(vec![number as u8], address(buffer)));
+            // An event counts as it was recorded last.
+            stream.ask(Work::Mark([7, 7, 8][number]));
+        }
+        stream.finish_until(9).unwrap();
+        stream.finish_until(7).unwrap();
+        assert_eq!(
+            (buffers[0].values(), buffers[1].values()),
+            (vec![0], vec![1])
+        );
+        assert!(!stream.is_idle());
+        stream.finish_until(8).unwrap();
+        assert_eq!(buffers[2].values(), [2]);
+        assert!(stream.is_idle());
+    }
+
+    #[test]
+    fn what_a_copy_is_still_to_use_is_not_freed() {
+        let device = Buffer::<u8>::poisoned(4);
+        let host = [0u8; 4];
+        let at = host.as_ptr() as usize;
+        let mut stream = Stream::default();
+        stream.lock(at, 4);
+        assert!(stream.is_locked(at + 1, 3) && !stream.is_locked(at + 1, 4));
+        stream.ask(Work::Fetch {
+            from: address(&device),
+            bytes: 1,
+            to: at + 3,
+        });
+        assert_eq!(
+            stream.unlock(at).unwrap_err(),
+            "page-locked memory is freed that a copy is still to use"
+        );
+        assert_eq!(stream.unlock(at), Ok(None));
+    }
+}

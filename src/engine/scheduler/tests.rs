@@ -1,3 +1,5 @@
+mod ahead;
+
 use super::*;
 use crate::auth::{IdentityKey, Priority};
 use crate::engine::fake::{EOS, VOCAB, arrival, config, request};

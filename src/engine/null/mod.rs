@@ -110,13 +110,16 @@ impl<P: Pace> Executor for NullModel<P> {
     fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
         let now = self.pace.now();
         let begins = now.max(self.free_at);
-        let takes = self.roofline.map(|roofline| roofline.step_time(plan));
-        let ends = begins + takes.unwrap_or_default();
         let chosen: Vec<TokenId> = plan
             .due()
             .map(|part| self.next(&sequences[part.slot]))
             .collect();
         self.last.clone_from(&chosen);
+        let ends = match self.roofline {
+            Some(roofline) => begins + roofline.step_time(plan),
+            // All that it does, it has done by now.
+            None => self.pace.now(),
+        };
         self.begun.push_back(Begun {
             chosen,
             ends,

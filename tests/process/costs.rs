@@ -41,13 +41,14 @@ async fn memory_is_flat_over_thousands_of_streams_with_random_hang_ups() {
         // So that the prefix cache is full before the first look.
         "--kv-cache-tokens=65536",
     ]));
-    visit(&server, 0..2000).await;
+    // Threads, buffers and tables have their size by then.
+    visit(&server, 0..8000).await;
     let before = server.resident_mib();
-    visit(&server, 2000..10_000).await;
+    visit(&server, 8000..20_000).await;
     server.idle().await;
     let after = server.resident_mib();
-    println!("{before} MiB resident after 2,000 streams, {after} MiB after 10,000");
-    assert!(after <= before + 4, "{before} MiB grew to {after} MiB");
+    println!("{before} MiB resident after 8,000 streams, {after} MiB after 20,000");
+    assert!(after <= before + 3, "{before} MiB grew to {after} MiB");
 }
 
 /// Asks for a stream each, sixteen at a time; every third hangs up somewhere.

@@ -133,26 +133,3 @@ sort_by_expert(const unsigned *experts, unsigned *order, unsigned *offsets, unsi
   }
 }
 EMULATED(sort_by_expert)
-
-// combine_experts: out[token] = the sum over ranks of weight * expert's answer.
-//   pairs    [num_tokens * top_k, hidden]  f32: pair p = token * top_k + rank
-//   weights  [num_tokens, top_k]           f32
-//   out      [num_tokens, hidden]          f32, written
-// Grid: one block per token. Needs hidden % 4 == 0.  Twin: src/ops/experts.rs, combine_experts (fused multiply-adds in
-// rank order).  Bound: memory; not measured yet.
-KERNEL __launch_bounds__(256)
-combine_experts(const float *pairs, const float *weights, float *out, unsigned hidden, unsigned top_k) {
-  let_next_begin();
-  wait_for_previous();
-  const size_t token = blockIdx.x;
-  for (unsigned i = 4 * threadIdx.x; i < hidden; i += 4 * blockDim.x) {
-    float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (unsigned rank = 0; rank < top_k; ++rank) {
-      const float weight = weights[token * top_k + rank];
-      const float4 x = load_floats(pairs + (token * top_k + rank) * hidden + i);
-      sum = {fmaf(weight, x.x, sum.x), fmaf(weight, x.y, sum.y), fmaf(weight, x.z, sum.z), fmaf(weight, x.w, sum.w)};
-    }
-    store_floats(out + token * hidden + i, sum);
-  }
-}
-EMULATED(combine_experts)

@@ -10,6 +10,15 @@ use super::weights::Checkpoint;
 use super::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::Side;
 
+/// What a norm adds to the residual stream first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// `delta`: the embedding, or what attention found.
+    Delta,
+    /// `Σ weight · pair` over each token's experts.
+    Experts,
+}
+
 /// How large a step may be. What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -148,8 +157,13 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
     /// `residual = 0`, `delta = table[input_ids]`.
     fn embed(&self, table: &Self::Table, step: &Self::Step) -> Result<(), ModelError>;
 
-    /// `residual += delta`, `normed = weight · residual / √(mean(residual²) + eps)`.
-    fn add_rms_norm(&self, weight: &Self::Norm, step: &Self::Step) -> Result<(), ModelError>;
+    /// `residual += added`, `normed = weight · residual / √(mean(residual²) + eps)`.
+    fn add_rms_norm(
+        &self,
+        added: Added,
+        weight: &Self::Norm,
+        step: &Self::Step,
+    ) -> Result<(), ModelError>;
 
     /// Queries, keys and values of `normed`.
     fn project_qkv(&self, weights: &Self::Qkv, step: &Self::Step) -> Result<(), ModelError>;
@@ -181,9 +195,6 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
 
     /// Between the two: `silu(gate) · up`.
     fn silu_mul(&self, step: &Self::Step) -> Result<(), ModelError>;
-
-    /// `delta = Σ weight · expert` over each token's experts.
-    fn combine_experts(&self, step: &Self::Step) -> Result<(), ModelError>;
 
     /// Logits of the rows asked for, from `normed`.
     fn logits(&self, lm_head: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::attention::Attention;
-use super::backend::{Backend, Limits, LoadOptions};
+use super::backend::{Added, Backend, Limits, LoadOptions};
 use super::config::{GenerationDefaults, MixtralConfig};
 use super::cpu::Cpu;
 use super::moe::Moe;
@@ -170,13 +170,15 @@ impl<B: Backend> Mixtral<B> {
         let backend = &self.backend;
         // The residual stream starts at zero; the embedding is the first thing added to it.
         backend.embed(&self.embed_tokens, step)?;
+        let mut added = Added::Delta;
         for (layer, cache) in self.layers.iter().zip(cache.layers()) {
-            backend.add_rms_norm(&layer.input_layernorm, step)?;
+            backend.add_rms_norm(added, &layer.input_layernorm, step)?;
             layer.self_attn.forward(backend, step, cache)?;
-            backend.add_rms_norm(&layer.post_attention_layernorm, step)?;
+            backend.add_rms_norm(Added::Delta, &layer.post_attention_layernorm, step)?;
             layer.moe.forward(backend, step)?;
+            added = Added::Experts;
         }
-        backend.add_rms_norm(&self.norm, step)?;
+        backend.add_rms_norm(added, &self.norm, step)?;
         backend.logits(&self.lm_head, step)
     }
 }

@@ -47,12 +47,11 @@ impl<B: Backend> Moe<B> {
         })
     }
 
-    /// `delta = Σ weight · expert(normed)` over the experts that each token's gate picks.
+    /// What the experts that each token's gate picks make of `normed`; the norm that follows adds it up by their weights.
     pub fn forward(&self, backend: &B, step: &B::Step) -> Result<(), ModelError> {
         backend.route(&self.gate, step)?;
         backend.grouped_linear(&self.gate_up, Side::In, step)?;
         backend.silu_mul(step)?;
-        backend.grouped_linear(&self.down, Side::Out, step)?;
-        backend.combine_experts(step)
+        backend.grouped_linear(&self.down, Side::Out, step)
     }
 }

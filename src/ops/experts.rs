@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::access::{check_dims, check_index, dims, read, shape, write};
 use super::dot::{Product, Rows, TASK_OPERATIONS, Weight, multiply_each};
 use super::lanes::Isa;
-use super::launch::{Address, Launch, threads_for};
+use super::launch::{Address, Launch};
 use super::matrix::with_weights;
 use super::tile::Tile;
 use super::{Matrix, OpError};
@@ -28,30 +28,6 @@ pub enum Side {
     In,
     /// From rows sorted by expert to pairs.
     Out,
-}
-
-/// Launches [`combine_experts`] on a device (`kernels/route.cu`).
-///
-/// - `pairs`: `[num_tokens * top_k, hidden]`, f32
-/// - `weights`: `[num_tokens, top_k]`, f32
-/// - `out`: `[num_tokens, hidden]`, f32
-///
-/// `hidden` is a multiple of 4.
-pub fn combine_experts_launch(
-    [pairs, weights, out]: [Address; 3],
-    num_tokens: u32,
-    hidden: u32,
-    top_k: u32,
-) -> Launch {
-    let arguments = vec![
-        pairs.into(),
-        weights.into(),
-        out.into(),
-        hidden.into(),
-        top_k.into(),
-    ];
-    let threads = threads_for(hidden / 4, 256);
-    Launch::linear("combine_experts", num_tokens, threads, arguments)
 }
 
 /// Where the tensors of [`grouped_linear_launch`] lie.
@@ -242,7 +218,8 @@ fn check_routing(op: &'static str, order: &[u32], offsets: &[u32]) -> Result<(),
 
 /// Adds up what a token's experts say: `out[t] = Σ over ranks r, ascending, of weights[t, r] · pairs[t, r]`.
 ///
-/// The order by rank depends on the token alone. Transformers adds by expert index; the difference is one rounding.
+/// The order by rank depends on the token alone. Transformers adds by expert index; the difference is one rounding. On a
+/// device this is part of the norm that follows ([`super::add_experts_rms_norm_launch`]).
 ///
 /// - `pairs`: `[num_tokens * top_k, hidden]`, f32, contiguous
 /// - `weights`: `[num_tokens, top_k]`, f32

@@ -45,8 +45,8 @@ pub use cuda::Cuda;
 pub use device::{Device, Memory, Staged};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{
-    GroupedLinear, GroupedSizes, Routing, Side, combine_experts, combine_experts_launch,
-    grouped_linear, grouped_linear_launch,
+    GroupedLinear, GroupedSizes, Routing, Side, combine_experts, grouped_linear,
+    grouped_linear_launch,
 };
 pub use lanes::Isa;
 pub use launch::{Address, Argument, Launch};
@@ -60,7 +60,7 @@ pub use quantised::{
     Blocks, Packed, PackedFormat, QuantiseError, Storage, quantised_experts_launch,
     quantised_linear_launch,
 };
-pub use rms_norm::{add_rms_norm, add_rms_norm_launch, rms_norm};
+pub use rms_norm::{add_experts_rms_norm_launch, add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
 pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
 pub use sample::{

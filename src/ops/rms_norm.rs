@@ -77,6 +77,32 @@ pub fn add_rms_norm(
     )?
 }
 
+/// Launches [`super::combine_experts`] and [`add_rms_norm`] of its sums in one kernel (`kernels/rms_norm.cu`).
+///
+/// - `pairs`: `[num_tokens * top_k, hidden]`, f32
+/// - `weights`: `[num_tokens, top_k]`, f32: of the pairs
+/// - `residual`, `weight`, `out`, `hidden`: as for [`add_rms_norm_launch`]
+pub fn add_experts_rms_norm_launch(
+    [pairs, weights, residual, weight, out]: [Address; 5],
+    num_tokens: u32,
+    hidden: u32,
+    top_k: u32,
+    eps: f32,
+) -> Launch {
+    let arguments = vec![
+        pairs.into(),
+        weights.into(),
+        residual.into(),
+        weight.into(),
+        out.into(),
+        hidden.into(),
+        top_k.into(),
+        eps.into(),
+    ];
+    let threads = threads_for(hidden / 4, 1024);
+    Launch::linear("add_experts_rms_norm", num_tokens, threads, arguments)
+}
+
 /// Launches [`add_rms_norm`] on a device, where `out` is bf16 (`kernels/rms_norm.cu`).
 ///
 /// - `x`, `residual`: `[num_tokens, hidden]`, f32

@@ -72,7 +72,10 @@ fn every_kernel_is_measured_with_the_bytes_and_operations_that_it_needs() {
     // (3 rows + 4 gates) × 512; 6 pairs × 16; 5 offsets. 3 × 256 × 4 products.
     assert_eq!(cost("route + sort_by_expert", 3), (3584 + 96 + 20, 6144));
     assert_eq!(cost("silu_mul", 3), (6 * 256 * 6 + 4, 0));
-    assert_eq!(cost("combine_experts", 3), (6 * 1028 + 3 * 1024, 0));
+    assert_eq!(
+        cost("add_experts_rms_norm", 3),
+        (6 * 1028 + 3 * 2560 + 1024, 0)
+    );
     // Weights 512 × 256 × 2, rows 3 × 512, results 3 × 512 × 4.
     let flops = 2 * 3 * 512 * 256;
     assert_eq!(cost("linear qkv bf16", 3), (262_144 + 1536 + 6144, flops));

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use candle_core::{DType, Device, Tensor};
 
 use self::workspace::{Step, Workspace};
-use super::backend::{Backend, Limits};
+use super::backend::{Added, Backend, Limits};
 use super::weights::Checkpoint;
 use super::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{self, Blocks, Matrix, RopeTable, Side, Storage};
@@ -215,7 +215,10 @@ impl Backend for Cpu {
         Ok(ops::embedding(table, &step.input_ids, &step.delta)?)
     }
 
-    fn add_rms_norm(&self, weight: &Tensor, step: &Step) -> Result<(), ModelError> {
+    fn add_rms_norm(&self, added: Added, weight: &Tensor, step: &Step) -> Result<(), ModelError> {
+        if added == Added::Experts {
+            ops::combine_experts(&step.pairs, &step.expert_weights, &step.delta)?;
+        }
         let eps = self.config.rms_norm_eps as f32;
         Ok(ops::add_rms_norm(
             &step.delta,
@@ -281,14 +284,6 @@ impl Backend for Cpu {
 
     fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {
         Ok(ops::silu_mul(&step.gate_up, &step.activated)?)
-    }
-
-    fn combine_experts(&self, step: &Step) -> Result<(), ModelError> {
-        Ok(ops::combine_experts(
-            &step.pairs,
-            &step.expert_weights,
-            &step.delta,
-        )?)
     }
 
     fn logits(&self, lm_head: &Matrix, step: &Step) -> Result<(), ModelError> {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::OnDevice;
 use super::weights::{Weights, upload_floats};
 use super::workspace::Step;
-use crate::model::backend::Backend;
+use crate::model::backend::{Added, Backend};
 use crate::model::weights::Checkpoint;
 use crate::model::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{
@@ -167,19 +167,29 @@ impl<D: Device> Backend for OnDevice<D> {
         Ok(self.device.launch(&launch)?)
     }
 
-    fn add_rms_norm(&self, weight: &D::Memory, step: &Step) -> Result<(), ModelError> {
-        let at = &step.at;
-        let tensors = [at.delta, at.residual, weight.address(), at.normed];
+    fn add_rms_norm(
+        &self,
+        added: Added,
+        weight: &D::Memory,
+        step: &Step,
+    ) -> Result<(), ModelError> {
+        let (at, rows) = (&step.at, step.num_tokens);
         let (hidden, eps) = (
             self.config.hidden_size as u32,
             self.config.rms_norm_eps as f32,
         );
-        Ok(self.device.launch(&ops::add_rms_norm_launch(
-            tensors,
-            step.num_tokens,
-            hidden,
-            eps,
-        ))?)
+        let [residual, weight, out] = [at.residual, weight.address(), at.normed];
+        let launch = match added {
+            Added::Delta => {
+                ops::add_rms_norm_launch([at.delta, residual, weight, out], rows, hidden, eps)
+            }
+            Added::Experts => {
+                let tensors = [at.pairs, at.expert_weights, residual, weight, out];
+                let top_k = self.config.num_experts_per_tok as u32;
+                ops::add_experts_rms_norm_launch(tensors, rows, hidden, top_k, eps)
+            }
+        };
+        Ok(self.device.launch(&launch)?)
     }
 
     fn project_qkv(&self, weights: &Weights<D>, step: &Step) -> Result<(), ModelError> {
@@ -306,15 +316,6 @@ impl<D: Device> Backend for OnDevice<D> {
         Ok(self
             .device
             .launch(&ops::silu_mul_launch(tensors, most, width))?)
-    }
-
-    fn combine_experts(&self, step: &Step) -> Result<(), ModelError> {
-        let at = &step.at;
-        let tensors = [at.pairs, at.expert_weights, at.delta];
-        let (hidden, top_k) = (self.config.hidden_size, self.config.num_experts_per_tok);
-        let launch =
-            ops::combine_experts_launch(tensors, step.num_tokens, hidden as u32, top_k as u32);
-        Ok(self.device.launch(&launch)?)
     }
 
     fn logits(&self, lm_head: &Weights<D>, step: &Step) -> Result<(), ModelError> {

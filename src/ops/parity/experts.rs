@@ -135,48 +135,6 @@ fn sort_by_expert_matches_cpu() {
     }
 }
 
-#[test]
-fn combine_experts_matches_cpu() {
-    for (tokens, hidden, top_k) in [(1, 4, 1), (3, 100, 2), (2, 4096, 2), (2, 36, 3)] {
-        let (pairs, weights) = (
-            floats(15, tokens * top_k * hidden),
-            floats(16, tokens * top_k),
-        );
-        let (pairs_at, weights_at) = (Buffer::new(&pairs), Buffer::new(&weights));
-        let out = Buffer::<f32>::poisoned(tokens * hidden);
-        let tensors = [at(&pairs_at), at(&weights_at), at(&out)];
-        run(ops::combine_experts_launch(
-            tensors,
-            tokens as u32,
-            hidden as u32,
-            top_k as u32,
-        ));
-        let exact = |i: usize| -> (f64, f64) {
-            let terms = (0..top_k).map(|rank| {
-                let pair = i / hidden * top_k + rank;
-                weights[pair] as f64 * pairs[pair * hidden + i % hidden] as f64
-            });
-            terms.fold((0.0, 0.0), |(sum, size), term| {
-                (sum + term, size + term.abs())
-            })
-        };
-        for (i, given) in out.values().into_iter().enumerate() {
-            let (sum, size) = exact(i);
-            // One rounding for each term.
-            assert!((given as f64 - sum).abs() <= top_k as f64 * size * f32::EPSILON as f64);
-        }
-        let twin = poisoned(&[tokens, hidden]);
-        let (pairs, weights) = (
-            tensor(&pairs, &[tokens * top_k, hidden]),
-            tensor(&weights, &[tokens, top_k]),
-        );
-        ops::combine_experts(&pairs, &weights, &twin).unwrap();
-        for (given, twin) in out.values().iter().zip(values(&twin)) {
-            assert!((given - twin).abs() <= 4.0 * f32::EPSILON, "{given} {twin}");
-        }
-    }
-}
-
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
 fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
     let [num_experts, n, k] = sizes;

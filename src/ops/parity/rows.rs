@@ -35,6 +35,56 @@ fn add_rms_norm_matches_cpu() {
 }
 
 #[test]
+fn add_experts_rms_norm_matches_cpu() {
+    for (tokens, hidden, top_k) in [(1, 4, 1), (3, 100, 2), (2, 4096, 2), (1, 4100, 3)] {
+        let count = tokens * hidden;
+        let (pairs, shares) = (floats(15, count * top_k), floats(16, tokens * top_k));
+        let (before, weight) = (floats(2, count), floats(3, hidden));
+        let (pairs_at, shares_at) = (Buffer::new(&pairs), Buffer::new(&shares));
+        let (residual, weight_at) = (Buffer::new(&before), Buffer::new(&weight));
+        let out = Buffer::<u16>::poisoned(count);
+        let tensors = [
+            at(&pairs_at),
+            at(&shares_at),
+            at(&residual),
+            at(&weight_at),
+            at(&out),
+        ];
+        let sizes = [tokens, hidden, top_k].map(|size| size as u32);
+        let launch = ops::add_experts_rms_norm_launch(tensors, sizes[0], sizes[1], sizes[2], 1e-5);
+        run(launch);
+
+        // Fused multiply-adds in rank order from zero, and then one addition: the sum has one order, and so its own bits.
+        let sums: Vec<f32> = (0..count)
+            .map(|i| {
+                let (token, column) = (i / hidden, i % hidden);
+                let terms = (token * top_k..(token + 1) * top_k)
+                    .map(|pair| (shares[pair], pairs[pair * hidden + column]));
+                terms.fold(0.0, |sum, (share, x)| share.mul_add(x, sum)) + before[i]
+            })
+            .collect();
+        assert_eq!(residual.values(), sums);
+        let (sums, weight) = (tensor(&sums, &[tokens, hidden]), tensor(&weight, &[hidden]));
+        let twin_out = poisoned(&[tokens, hidden]);
+        ops::rms_norm(&sums, &weight, 1e-5, &twin_out).unwrap();
+        let exact: Vec<f64> = values(&twin_out).into_iter().map(f64::from).collect();
+        assert_rounded(&widened(&out.values()), &exact, 64);
+
+        // The CPU rounds each product before it adds it: one rounding for each term.
+        let delta = poisoned(&[tokens, hidden]);
+        let (pairs, shares) = (
+            tensor(&pairs, &[tokens * top_k, hidden]),
+            tensor(&shares, &[tokens, top_k]),
+        );
+        ops::combine_experts(&pairs, &shares, &delta).unwrap();
+        for ((given, delta), before) in residual.values().iter().zip(values(&delta)).zip(&before) {
+            let error = (given - (delta + before)).abs();
+            assert!(error <= (top_k + 2) as f32 * f32::EPSILON * 2.0, "{given}");
+        }
+    }
+}
+
+#[test]
 fn rope_store_kv_matches_cpu() {
     for (heads, kv_heads, head_dim) in [(4, 2, 8), (3, 1, 24), (32, 8, 128)] {
         let (tokens, block_size, num_blocks) = (5usize, 4usize, 6usize);

@@ -19,7 +19,7 @@ pub(super) enum Kernel {
     /// `route` and `sort_by_expert`.
     Route,
     SiluMul,
-    CombineExperts,
+    AddExpertsRmsNorm,
     /// A plain layer.
     Linear(Layer, Option<PackedFormat>),
     /// Both sides of the experts.
@@ -59,7 +59,7 @@ pub(super) fn all(shape: &Shape) -> Vec<Kernel> {
         Kernel::Prefill,
         Kernel::Route,
         Kernel::SiluMul,
-        Kernel::CombineExperts,
+        Kernel::AddExpertsRmsNorm,
     ]);
     for format in [None, Some(PackedFormat::W4a16)] {
         let layers = [Layer::Qkv, Layer::Out, Layer::LmHead];
@@ -81,7 +81,7 @@ impl Kernel {
             Self::RopeStoreKv => "rope_store_kv".to_owned(),
             Self::Route => "route + sort_by_expert".to_owned(),
             Self::SiluMul => "silu_mul".to_owned(),
-            Self::CombineExperts => "combine_experts".to_owned(),
+            Self::AddExpertsRmsNorm => "add_experts_rms_norm".to_owned(),
             Self::Linear(layer, format) => {
                 let layer = match layer {
                     Layer::Qkv => "qkv",
@@ -123,7 +123,7 @@ impl Kernel {
             Self::RopeStoreKv => rows::rope_store_kv(pool, shape, m),
             Self::Route => rows::route(pool, shape, m),
             Self::SiluMul => rows::silu_mul(pool, shape, m),
-            Self::CombineExperts => rows::combine_experts(pool, shape, m),
+            Self::AddExpertsRmsNorm => rows::add_experts_rms_norm(pool, shape, m),
             Self::Linear(layer, format) => {
                 let (n, k) = match layer {
                     Layer::Qkv => (shape.q_width() + 2 * shape.kv_width(), shape.hidden),

@@ -143,28 +143,28 @@ pub(super) fn silu_mul<D: Device>(
     })
 }
 
-/// Per pair: a row read (f32) and its weight. Per token: a row written (f32).
-pub(super) fn combine_experts<D: Device>(
+/// As [`add_rms_norm`], but for the addend: per pair, a row read (f32) and its weight.
+pub(super) fn add_experts_rms_norm<D: Device>(
     pool: &mut Pool<'_, D>,
     shape: &Shape,
     m: usize,
 ) -> Result<Case, KernelBenchError> {
     let (hidden, top_k) = (shape.hidden, shape.top_k);
     let pairs = m * top_k;
-    pool.case(
-        moves(pairs * (hidden * 4 + 4) + m * hidden * 4),
-        |pool, _| {
-            let tensors = [
-                pool.floats(pairs * hidden)?,
-                pool.floats(pairs)?,
-                pool.empty(m * hidden * 4)?,
-            ];
-            let [hidden, top_k] = [hidden, top_k].map(|size| size as u32);
-            Ok(vec![ops::combine_experts_launch(
-                tensors, m as u32, hidden, top_k,
-            )])
-        },
-    )
+    let rest = m * hidden * (4 + 4 + 2) + hidden * 4;
+    pool.case(moves(pairs * (hidden * 4 + 4) + rest), |pool, _| {
+        let tensors = [
+            pool.floats(pairs * hidden)?,
+            pool.floats(pairs)?,
+            pool.floats(m * hidden)?,
+            pool.floats(hidden)?,
+            pool.empty(m * hidden * 2)?,
+        ];
+        let [m, hidden, top_k] = [m, hidden, top_k].map(|size| size as u32);
+        Ok(vec![ops::add_experts_rms_norm_launch(
+            tensors, m, hidden, top_k, 1e-5,
+        )])
+    })
 }
 
 /// Per row: its logits (f32), how to choose (16 words), the chosen id. To read logits once is the least there is.

@@ -67,7 +67,7 @@ pub use sample::{
     IN_PROMPT, Logprobs, NO_TOKEN, Sample, SampleRow, SampleTables, count_tokens,
     count_tokens_launch, logprobs, logprobs_launch, random_bits, sample_launch, sample_row,
 };
-pub use silu_mul::{silu_mul, silu_mul_launch};
+pub use silu_mul::silu_mul;
 pub use store_kv::store_kv;
 pub use upload::{lend, upload, zero};
 

@@ -2,7 +2,7 @@
 //!
 //! A step uploads its arrays, launches kernels and returns; nothing waits for the device until logits are lent. Steps
 //! that only decode are filled up to one of a few sizes and recorded as graphs, so that the host asks for one thing
-//! instead of some twelve for each layer.
+//! instead of some ten for each layer.
 
 mod backend;
 mod graphs;
@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use self::graphs::Graphs;
-use self::weights::{Part, Sizes, Weights, upload_floats};
+use self::weights::{Part, PartOrder, Sizes, Weights, upload_floats};
 use self::workspace::Workspace;
 use super::backend::Limits;
 use super::weights::Checkpoint;
@@ -98,6 +98,7 @@ impl<D: Device> OnDevice<D> {
         &self,
         checkpoint: &Checkpoint,
         sizes: Sizes,
+        order: PartOrder,
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Weights<D>, ModelError> {
         if checkpoint.is_synthetic()
@@ -105,7 +106,8 @@ impl<D: Device> OnDevice<D> {
         {
             return self.repeat(checkpoint, sizes, &name);
         }
-        Weights::load(&self.device, checkpoint, self.storage, sizes, parts)
+        let form = (self.storage, order);
+        Weights::load(&self.device, checkpoint, form, sizes, parts)
     }
 
     /// A layer of a synthetic model: all of the same width repeat the first one's first rows.
@@ -123,7 +125,8 @@ impl<D: Device> OnDevice<D> {
             Entry::Vacant(place) => {
                 let part = |_| vec![(name.to_owned(), few)];
                 let sizes = [1, few, columns];
-                let pattern = Weights::load(&self.device, checkpoint, self.storage, sizes, part)?;
+                let form = (self.storage, PartOrder::Stacked);
+                let pattern = Weights::load(&self.device, checkpoint, form, sizes, part)?;
                 place.insert(pattern)
             }
         };
@@ -138,13 +141,8 @@ impl<D: Device> OnDevice<D> {
         [rows, columns]: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
         let part = |_| vec![(name.to_owned(), rows)];
-        Weights::load(
-            &self.device,
-            checkpoint,
-            Storage::Bf16,
-            [1, rows, columns],
-            part,
-        )
+        let form = (Storage::Bf16, PartOrder::Stacked);
+        Weights::load(&self.device, checkpoint, form, [1, rows, columns], part)
     }
 
     fn linear(

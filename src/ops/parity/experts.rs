@@ -1,6 +1,6 @@
 //! Kernels around the experts: the gate's choice, the sort, the sum.
 
-use super::{Buffer, at, narrow_floats, narrowed, run, widened};
+use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::test_device::TestDevice;
@@ -156,7 +156,7 @@ fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes
     let (x_at, w_at) = (narrowed(&x), narrowed(&w));
     let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
     let (sorted, by_pair) = (
-        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<u16>::poisoned(pairs * n / 2),
         Buffer::<f32>::poisoned(pairs * n),
     );
     let tensors = GroupedLinear {
@@ -179,34 +179,37 @@ fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes
     };
     run(grouped_linear_launch_with(tile, tensors, side, sizes));
 
-    let given = match side {
-        Side::In => widened(&sorted.values()),
-        Side::Out => by_pair.values(),
+    let sum = |x_row: usize, expert: usize, column: usize| {
+        let w_row = (expert * n + column) * k;
+        exact_sum((0..k).map(|i| x[x_row * k + i] as f64 * w[w_row + i] as f64))
     };
-    for (place, &pair) in order.iter().enumerate() {
-        let (x_row, y_row) = match side {
-            Side::In => (pair as usize / top_k, place),
-            Side::Out => (place, pair as usize),
-        };
-        let expert = experts_of[pair as usize] as usize;
-        for column in 0..n {
-            let terms =
-                (0..k).map(|i| x[x_row * k + i] as f64 * w[(expert * n + column) * k + i] as f64);
-            let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
-                (sum + term, size + term.abs())
-            });
-            // f32 sums in any order, then, on side In, one rounding to bf16.
-            let rounding = if side == Side::In {
-                exact.abs() / 256.0
-            } else {
-                0.0
-            };
-            let tolerance = rounding + f32::EPSILON as f64 * (k as f64).sqrt() * size;
-            let given = given[y_row * n + column] as f64;
-            assert!(
-                (given - exact).abs() <= tolerance,
-                "row {y_row}, column {column}: {given}, not {exact}"
-            );
+    let near = |given: f32, exact: f64, tolerance: f64, place: [usize; 2]| {
+        let error = (given as f64 - exact).abs();
+        assert!(error <= tolerance, "{place:?}: {given}, not {exact}");
+    };
+    let expert_of = |pair: u32| experts_of[pair as usize] as usize;
+    match side {
+        Side::In => {
+            let given = widened(&sorted.values());
+            for (row, &pair) in order.iter().enumerate() {
+                let its = |column| sum(pair as usize / top_k, expert_of(pair), column);
+                for column in 0..n / 2 {
+                    let (exact, off) = activated(its(2 * column), its(2 * column + 1), k);
+                    near(given[row * n / 2 + column], exact, off, [row, column]);
+                }
+            }
+        }
+        Side::Out => {
+            let given = by_pair.values();
+            for (row, &pair) in order.iter().enumerate() {
+                for column in 0..n {
+                    let (exact, size) = sum(row, expert_of(pair), column);
+                    // f32 sums in any order.
+                    let tolerance = f32::EPSILON as f64 * (k as f64).sqrt() * size;
+                    let row = pair as usize;
+                    near(given[row * n + column], exact, tolerance, [row, column]);
+                }
+            }
         }
     }
 }

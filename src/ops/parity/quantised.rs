@@ -3,12 +3,19 @@
 
 use half::f16;
 
-use super::{Buffer, at, narrow_floats, narrowed, run, widened};
+use super::{
+    Buffer, Exact, activated, activated_bits, at, exact_sum, narrow_floats, narrowed, run, widened,
+};
+use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::quantised::launch::{
     Tile, quantised_experts_launch_with, quantised_linear_launch_with,
 };
+use crate::ops::test_device::TestDevice;
 use crate::ops::testing::floats;
-use crate::ops::{Blocks, GroupedLinear, GroupedSizes, Packed, PackedFormat, Side};
+use crate::ops::tile::Tile as Bf16Tile;
+use crate::ops::{
+    Address, Blocks, GroupedLinear, GroupedSizes, Launch, Packed, PackedFormat, Side,
+};
 
 fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let byte = |x: f32| ((x + 1.0) * 128.0) as u8;
@@ -99,16 +106,23 @@ fn decoded(blocks: &Blocks) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// Asserts that `given` is the product of a row of `x` with a row of weights.
-fn assert_product(given: f32, x: &[f32], weights: &[[f64; 2]], rounded: bool, place: &str) {
-    let (mut exact, mut size) = (0.0, 0.0);
-    for (&x, [plus, minus]) in x.iter().zip(weights) {
-        exact += f64::from(x) * (plus - minus);
-        size += f64::from(x).abs() * (plus.abs() + minus.abs());
-    }
-    // f32 sums in any order, then, on side In, one rounding to bf16.
-    let rounding = if rounded { exact.abs() / 256.0 } else { 0.0 };
-    let tolerance = rounding + f64::from(f32::EPSILON) * (x.len() as f64).sqrt() * size;
+/// The product of a row of `x` with a row of weights.
+fn exact_product(x: &[f32], weights: &[[f64; 2]]) -> Exact {
+    let terms = x.iter().zip(weights);
+    exact_sum(terms.flat_map(|(&x, weight)| {
+        let [plus, minus] = weight.map(|part| f64::from(x) * part);
+        [plus, -minus]
+    }))
+}
+
+/// Asserts that `given` is such a product, summed in f32 in any order.
+fn assert_product(given: f32, x: &[f32], weights: &[[f64; 2]], place: &str) {
+    let (exact, size) = exact_product(x, weights);
+    let tolerance = f64::from(f32::EPSILON) * (x.len() as f64).sqrt() * size;
+    assert_near(given, exact, tolerance, place);
+}
+
+fn assert_near(given: f32, exact: f64, tolerance: f64, place: &str) {
     let error = (f64::from(given) - exact).abs();
     assert!(
         error <= tolerance,
@@ -143,7 +157,7 @@ fn check_experts(
     );
     let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
     let (sorted, by_pair) = (
-        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<u16>::poisoned(pairs * n / 2),
         Buffer::<f32>::poisoned(pairs * n),
     );
     let tensors = GroupedLinear {
@@ -167,25 +181,103 @@ fn check_experts(
         tile, format, tensors, side, sizes,
     ));
 
-    let given = match side {
-        Side::In => widened(&sorted.values()),
-        Side::Out => by_pair.values(),
-    };
     let weights = decoded(&blocks);
-    for (place, &pair) in order.iter().enumerate() {
-        let (x_row, y_row) = match side {
-            Side::In => (pair as usize / top_k, place),
-            Side::Out => (place, pair as usize),
-        };
-        let expert = experts_of[pair as usize] as usize;
-        for column in 0..n {
-            assert_product(
-                given[y_row * n + column],
-                &x[x_row * k..][..k],
-                &weights[(expert * n + column) * k..][..k],
-                side == Side::In,
-                &format!("{format:?} {tile:?} {side:?}, row {y_row}, column {column}"),
-            );
+    let w_row = |pair: u32, column: usize| {
+        let row = experts_of[pair as usize] as usize * n + column;
+        &weights[row * k..][..k]
+    };
+    let place = |row, column| format!("{format:?} {tile:?} {side:?}, row {row}, column {column}");
+    match side {
+        Side::In => {
+            let given = widened(&sorted.values());
+            for (row, &pair) in order.iter().enumerate() {
+                let x = &x[pair as usize / top_k * k..][..k];
+                let its = |column| exact_product(x, w_row(pair, column));
+                for column in 0..n / 2 {
+                    let (exact, off) = activated(its(2 * column), its(2 * column + 1), k);
+                    assert_near(given[row * n / 2 + column], exact, off, &place(row, column));
+                }
+            }
+        }
+        Side::Out => {
+            let given = by_pair.values();
+            for (sorted, &pair) in order.iter().enumerate() {
+                let (x, row) = (&x[sorted * k..][..k], pair as usize);
+                for column in 0..n {
+                    let given = given[row * n + column];
+                    assert_product(given, x, w_row(pair, column), &place(row, column));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_activation_has_the_bits_that_rounding_gate_and_up_would_give() {
+    if !TestDevice::default().is_emulated() {
+        return; // a GPU's exponential is another one
+    }
+    // Each token has one expert, so that both sides multiply the same rows.
+    let experts_of = [
+        3u32, 1, 3, 0, 1, 3, 3, 1, 3, 0, 3, 3, 1, 3, 3, 3, 3, 3, 3, 3,
+    ];
+    let (pairs, n, k) = (experts_of.len(), 72, 256);
+    let mut order: Vec<u32> = (0..pairs as u32).collect();
+    order.sort_by_key(|&pair| experts_of[pair as usize]);
+    let offsets: Vec<u32> = (0..=4)
+        .map(|end| experts_of.iter().filter(|&&expert| expert < end).count() as u32)
+        .collect();
+    let x = narrow_floats(36, pairs * k);
+    let sorted_x: Vec<f32> = (order.iter())
+        .flat_map(|&pair| x[pair as usize * k..][..k].to_vec())
+        .collect();
+    let (x, sorted_x) = (narrowed(&x), narrowed(&sorted_x));
+    let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
+    let sizes = GroupedSizes {
+        num_pairs: pairs as u32,
+        n: n as u32,
+        k: k as u32,
+        num_experts: 4,
+        top_k: 1,
+    };
+    let check = |w: Address, launch: &dyn Fn(GroupedLinear, Side) -> Launch, place: &str| {
+        let (activations, sums) = (
+            Buffer::<u16>::poisoned(pairs * n / 2),
+            Buffer::<f32>::poisoned(pairs * n),
+        );
+        for (side, x, y) in [
+            (Side::In, at(&x), at(&activations)),
+            (Side::Out, at(&sorted_x), at(&sums)),
+        ] {
+            let (order, offsets) = (at(&order_at), at(&offsets_at));
+            let tensors = GroupedLinear {
+                x,
+                w,
+                order,
+                offsets,
+                y,
+            };
+            run(launch(tensors, side));
+        }
+        let (activations, sums) = (activations.values(), sums.values());
+        for (row, &pair) in order.iter().enumerate() {
+            let its = sums[pair as usize * n..][..n].chunks_exact(2);
+            let expected: Vec<u16> = its.map(|two| activated_bits(two[0], two[1])).collect();
+            let given = &activations[row * n / 2..][..n / 2];
+            assert_eq!(given, expected, "{place}, row {row}");
+        }
+    };
+    let plain = narrowed(&narrow_floats(37, 4 * n * k));
+    for tile in [Bf16Tile::Rows16, Bf16Tile::Rows64, Bf16Tile::Rows128] {
+        let launch = |at, side| grouped_linear_launch_with(tile, at, side, sizes);
+        check(at(&plain), &launch, &format!("bf16 {tile:?}"));
+    }
+    for format in PackedFormat::ALL {
+        let blocks = random_blocks(format, [4, n, k]);
+        let packed = Buffer::new(&Packed::new(&blocks).unwrap().bytes);
+        for tile in Tile::ALL {
+            let launch = |at, side| quantised_experts_launch_with(tile, format, at, side, sizes);
+            check(at(&packed), &launch, &format!("{format:?} {tile:?}"));
         }
     }
 }
@@ -212,7 +304,6 @@ fn check_linear(format: PackedFormat, tile: Tile, [m, n, k]: [usize; 3]) {
             given,
             &x[row * k..][..k],
             &weights[column * k..][..k],
-            false,
             &format!("{format:?} {tile:?}, row {row}, column {column}"),
         );
     }
@@ -303,7 +394,7 @@ fn an_output_has_the_same_bits_in_every_tile_and_alone() {
 
 #[test]
 fn quantised_launches_have_room_for_every_distribution_and_fit_an_a100() {
-    use crate::ops::{Address, quantised_experts_launch, quantised_linear_launch};
+    use crate::ops::{quantised_experts_launch, quantised_linear_launch};
     let nowhere = GroupedLinear {
         x: Address(0),
         w: Address(0),

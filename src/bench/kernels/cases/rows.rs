@@ -120,27 +120,6 @@ pub(super) fn route<D: Device>(
     })
 }
 
-/// Per pair: gate and up read, their product written, all in bf16. The number of pairs.
-pub(super) fn silu_mul<D: Device>(
-    pool: &mut Pool<'_, D>,
-    shape: &Shape,
-    m: usize,
-) -> Result<Case, KernelBenchError> {
-    let (pairs, width) = (m * shape.top_k, shape.intermediate);
-    pool.case(moves(pairs * width * (2 + 2 + 2) + 4), |pool, _| {
-        let tensors = [
-            pool.halves(pairs * 2 * width)?,
-            pool.empty(pairs * width * 2)?,
-            pool.words(&[pairs as u32])?,
-        ];
-        Ok(vec![ops::silu_mul_launch(
-            tensors,
-            pairs as u32,
-            width as u32,
-        )])
-    })
-}
-
 /// As [`add_rms_norm`], but for the addend: per pair, a row read (f32) and its weight.
 pub(super) fn add_experts_rms_norm<D: Device>(
     pool: &mut Pool<'_, D>,

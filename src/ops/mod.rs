@@ -62,7 +62,7 @@ pub use quantised::{
 };
 pub use rms_norm::{add_experts_rms_norm_launch, add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
-pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
+pub use route::{Route, RouteSizes, route, route_launches, sort_by_expert};
 pub use sample::{
     IN_PROMPT, Logprobs, NO_TOKEN, Sample, SampleRow, SampleTables, count_tokens,
     count_tokens_launch, logprobs, logprobs_launch, random_bits, sample_launch, sample_row,

@@ -10,7 +10,7 @@ use crate::model::weights::Checkpoint;
 use crate::model::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{
     self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention,
-    RopeStoreKv, RouteSizes, Sample, Side,
+    RopeStoreKv, Route, RouteSizes, Sample, Side,
 };
 
 /// Keys and values of a layer: each `[num_blocks, block_size, kv_heads, head_dim]`, bf16.
@@ -263,20 +263,24 @@ impl<D: Device> Backend for OnDevice<D> {
 
     fn route(&self, gate: &Weights<D>, step: &Step) -> Result<(), ModelError> {
         let at = &step.at;
-        let top_k = self.config.num_experts_per_tok as u32;
+        let tensors = Route {
+            normed: at.normed,
+            gate: gate.address(),
+            experts: at.experts,
+            weights: at.expert_weights,
+            order: at.order,
+            offsets: at.offsets,
+        };
         let sizes = RouteSizes {
             num_tokens: step.num_tokens,
             hidden: gate.columns,
             num_experts: gate.rows,
-            top_k,
+            top_k: self.config.num_experts_per_tok as u32,
         };
-        let tensors = [at.normed, gate.address(), at.experts, at.expert_weights];
-        self.device.launch(&ops::route_launch(tensors, sizes))?;
-        let tensors = [at.experts, at.order, at.offsets];
-        let pairs = step.num_tokens * top_k;
-        Ok(self
-            .device
-            .launch(&ops::sort_by_expert_launch(tensors, pairs, gate.rows))?)
+        for launch in ops::route_launches(tensors, sizes) {
+            self.device.launch(&launch)?;
+        }
+        Ok(())
     }
 
     fn experts_in(&self, gate_up: &Weights<D>, step: &Step) -> Result<(), ModelError> {

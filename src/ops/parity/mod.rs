@@ -3,10 +3,12 @@
 //! Inputs are random, sizes odd, outputs poisoned. What the kernel rounds to bf16 is compared with a sum in f64 of the
 //! same bf16 inputs: half a unit in the last of bf16's 8 digits, and what the order of an f32 sum may cost.
 
+mod activation;
 mod attention;
 mod buffer;
 mod experts;
 mod quantised;
+mod route;
 mod rows;
 mod sample;
 
@@ -77,13 +79,6 @@ fn activated((gate, gate_size): Exact, (up, up_size): Exact, k: usize) -> (f64, 
     // The fast exponential, a quotient, a product; then one rounding to bf16.
     let computed = 16.0 * f64::from(f32::EPSILON) * exact.abs();
     (exact, off + computed + (exact.abs() + off) / 256.0)
-}
-
-/// The bits of `silu(gate) · up` where gate and up are sums, and roundings as [`activated`] says; with the emulation's
-/// exponential.
-fn activated_bits(gate: f32, up: f32) -> u16 {
-    let [gate, up] = [gate, up].map(|sum| bf16::from_f32(sum).to_f32());
-    bf16::from_f32(up * (gate / (1.0 + (-gate).exp()))).to_bits()
 }
 
 /// Compares bf16 with f64: half a unit in the last of bf16's 8 digits (at most 2⁻⁸ of the value), and `sums` roundings of f32.

@@ -16,7 +16,7 @@ pub(super) enum Kernel {
     AddRmsNorm,
     Embedding,
     RopeStoreKv,
-    /// `route` and `sort_by_expert`.
+    /// `route` and `sort_by_expert`, or `route_few`.
     Route,
     AddExpertsRmsNorm,
     /// A plain layer.

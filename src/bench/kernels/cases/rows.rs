@@ -3,7 +3,7 @@
 use super::Choice;
 use crate::bench::kernels::pool::{Case, Pool, shuffled};
 use crate::bench::kernels::{Cost, KernelBenchError, Shape};
-use crate::ops::{self, Device, RopeStoreKv, RouteSizes, Sample, SampleRow};
+use crate::ops::{self, Device, RopeStoreKv, Route, RouteSizes, Sample, SampleRow};
 
 /// Per row: the addend and the residual read, the residual written (f32), the normed row written (bf16). The weight.
 pub(super) fn add_rms_norm<D: Device>(
@@ -110,13 +110,15 @@ pub(super) fn route<D: Device>(
         top_k: top_k as u32,
     };
     pool.case(cost, |pool, _| {
-        let (normed, gate) = (pool.halves(m * hidden)?, pool.halves(experts * hidden)?);
-        let (chosen, weights) = (pool.empty(pairs * 4)?, pool.empty(pairs * 4)?);
-        let (order, offsets) = (pool.empty(pairs * 4)?, pool.empty((experts + 1) * 4)?);
-        Ok(vec![
-            ops::route_launch([normed, gate, chosen, weights], sizes),
-            ops::sort_by_expert_launch([chosen, order, offsets], pairs as u32, experts as u32),
-        ])
+        let tensors = Route {
+            normed: pool.halves(m * hidden)?,
+            gate: pool.halves(experts * hidden)?,
+            experts: pool.empty(pairs * 4)?,
+            weights: pool.empty(pairs * 4)?,
+            order: pool.empty(pairs * 4)?,
+            offsets: pool.empty((experts + 1) * 4)?,
+        };
+        Ok(ops::route_launches(tensors, sizes))
     })
 }
 

@@ -215,6 +215,15 @@ __device__ __forceinline__ void named_barrier(unsigned id, unsigned threads) {
 #endif
 }
 
+// Asks for the 128 bytes around an address, so that they are in L2 when they are loaded.
+__device__ __forceinline__ void prefetch(const void *at) {
+#ifdef MIXGATE_EMULATED
+  emulated::touch(at, 1, false, false);
+#else
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#endif
+}
+
 // Programmatic dependent launch, from sm_90 on: the blocks of a kernel may come up while the kernel before it on the stream
 // still runs. (On sm_80 both of these are nothing, and kernels run one after the other.)
 //

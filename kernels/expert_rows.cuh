@@ -1,10 +1,25 @@
-// What the grouped products share: which rows of which expert a block has, found on the device.
+// What the grouped products share: which rows of which expert a block has, found on the device, and what they write.
 #pragma once
 
 #include "device.cuh"
 
-__device__ __forceinline__ void store_pair(bf16 *at, float a, float b) { store_word(at, pack_two(a, b)); }
-__device__ __forceinline__ void store_pair(float *at, float a, float b) { store_two(at, a, b); }
+// What goes on from an expert's first product: silu(gate) * up, where silu(x) = x / (1 + e^-x). Rounded to bf16 are gate, up
+// and the result.
+__device__ __forceinline__ bf16 activated(float gate, float up) {
+  const float g = to_float(to_bf16(gate));
+  return to_bf16(to_float(to_bf16(up)) * (g / (1.0f + __expf(-g))));
+}
+
+// Two neighbouring sums of a row of `n` columns, columns `at` and the next one. Where gates and ups are columns in turn, they
+// become one element of a row half as wide.
+template <bool ACTIVATES, class Out>
+__device__ __forceinline__ void store_sums(Out *y, size_t row, unsigned n, unsigned at, float a, float b) {
+  if (at >= n) return;
+  if constexpr (ACTIVATES)
+    y[row * (n / 2) + at / 2] = activated(a, b);
+  else
+    store_two(y + row * n + at, a, b);
+}
 
 // A block's rows: `count` of them from `first`, all of one expert. None if there is nothing to do.
 struct Rows {

@@ -1,8 +1,9 @@
 // Products on tensor cores: the experts', with rows sorted by expert and each expert's weights read once per block of rows,
 // and plain ones.
 //
-// experts_in_*:   y[i] = x[order[i] / top_k] * w[expert]^T     x [num_tokens, k] bf16   y [num_pairs, n] bf16, sorted
-// experts_out_*:  y[order[i]] = x[i] * w[expert]^T             x [num_pairs, k] bf16    y [num_pairs, n] f32, by pair
+// experts_in_*:   y[i] = act(x[order[i] / top_k] * w[expert]^T)   x [num_tokens, k] bf16   y [num_pairs, n / 2] bf16, sorted
+// experts_out_*:  y[order[i]] = x[i] * w[expert]^T                x [num_pairs, k] bf16    y [num_pairs, n] f32, by pair
+//   act      columns are gate and up in turn: silu(gate) * up, both rounded to bf16 first
 //   w        [num_experts, n, k]  bf16
 //   order    [num_pairs]          u32: pairs token * top_k + rank, expert by expert
 //   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
@@ -10,7 +11,7 @@
 // Grid: x = tiles of n, y = blocks of rows. Of linear ceil(num_rows / BM), of the others at most min(num_experts, num_pairs) + num_pairs / BM of them. Which expert and
 // which rows a block has it finds in `offsets`, so that nothing waits for the host; blocks beyond the last end at once.
 // Needs k % 8 == 0, n % 8 == 0, num_experts <= 32.
-// Twins: src/ops/experts.rs, grouped_linear, and linear.rs (sums in another order).  Bound: memory up to some 300 rows per expert, then
+// Twins: src/ops/experts.rs, grouped_linear, then silu_mul.rs; and linear.rs (sums in another order).  Bound: memory up to some 300 rows per expert, then
 // arithmetic; not measured yet.
 //
 // A block multiplies BM rows with BN columns of w, 64 elements of k at a time. STAGES tiles are under way by cp.async:
@@ -119,12 +120,10 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
     for (unsigned half = 0; half < 2; ++half) {
       const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
       if (row >= rows) continue;
-      Out *to = y + size_t(RULE == OUT ? order[first + row] : first + row) * n;
+      const size_t to = RULE == OUT ? order[first + row] : first + row;
 #pragma unroll
-      for (unsigned j = 0; j < TILES_N; ++j) {
-        const unsigned at = column + warp_n + j * 8 + lane % 4 * 2;
-        if (at < n) store_pair(to + at, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-      }
+      for (unsigned j = 0; j < TILES_N; ++j)
+        store_sums<RULE == IN>(y, to, n, column + warp_n + j * 8 + lane % 4 * 2, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
     }
 }
 

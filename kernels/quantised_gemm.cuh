@@ -1,8 +1,9 @@
 // Products with quantised weights on tensor cores, the experts' and plain ones: what the formats share. Each format has a file
 // of its own, quantised_<format>.cu, with its codes, its scales and its kernels.
 //
-// experts_in_*:   y[i] = x[order[i] / top_k] * w[expert]^T     x [num_tokens, k] bf16   y [num_rows, n] bf16, sorted
-// experts_out_*:  y[order[i]] = x[i] * w[expert]^T             x [num_rows, k] bf16     y [num_rows, n] f32, by pair
+// experts_in_*:   y[i] = act(x[order[i] / top_k] * w[expert]^T)   x [num_tokens, k] bf16   y [num_rows, n / 2] bf16, sorted
+// experts_out_*:  y[order[i]] = x[i] * w[expert]^T                x [num_rows, k] bf16     y [num_rows, n] f32, by pair
+//   act      columns are gate and up in turn: silu(gate) * up, both rounded to bf16 first
 //   w        [num_experts, ceil(n / 32), k / 128] steps of a strip, as src/ops/quantised/packed.rs writes them
 //   order    [num_rows]           u32: pairs token * top_k + rank, expert by expert
 //   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
@@ -228,12 +229,11 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
     for (unsigned half = 0; half < 2; ++half) {
       const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
       if (row >= rows) continue;
-      Out *to = y + size_t(RULE == QUANTISED_OUT && !plain ? order[first + row] : first + row) * n;
+      const size_t to = RULE == QUANTISED_OUT && !plain ? order[first + row] : first + row;
 #pragma unroll
-      for (unsigned j = 0; j < TILES_N; ++j) {
-        const unsigned at = column + warp_n + j * 8 + lane % 4 * 2;
-        if (at < n) store_pair(to + at, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-      }
+      for (unsigned j = 0; j < TILES_N; ++j)
+        store_sums<RULE == QUANTISED_IN>(y, to, n, column + warp_n + j * 8 + lane % 4 * 2, sums[i][j][2 * half],
+                                         sums[i][j][2 * half + 1]);
     }
 }
 

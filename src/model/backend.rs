@@ -8,7 +8,6 @@ use std::ops::Deref;
 
 use super::weights::Checkpoint;
 use super::{CacheId, MixtralConfig, ModelError, StepBatch};
-use crate::ops::Side;
 
 /// What a norm adds to the residual stream first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,12 +116,21 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
         config: &MixtralConfig,
     ) -> Result<Self::Qkv, ModelError>;
 
-    /// Loads one side of all experts: `names` lists their parts, each `shape`, stacked as `[experts, out, in]`.
-    fn experts(
+    /// Loads what leads into all experts: `names` lists of each expert gate, then up, each `shape`. All of them are `stack`:
+    /// `[experts, out, in]`.
+    fn gate_up(
         &self,
         checkpoint: &Checkpoint,
         names: &[String],
         shape: [usize; 2],
+        stack: [usize; 3],
+    ) -> Result<Self::Experts, ModelError>;
+
+    /// Loads what leads out of all experts: one name for each, all of them `stack`: `[experts, out, in]`.
+    fn down(
+        &self,
+        checkpoint: &Checkpoint,
+        names: &[String],
         stack: [usize; 3],
     ) -> Result<Self::Experts, ModelError>;
 
@@ -185,16 +193,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
     /// Chooses each token's experts by the gate's product with `normed`, and sorts the pairs by expert.
     fn route(&self, gate: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;
 
-    /// The experts' products: from `normed` into them, or from what `silu_mul` left out of them.
-    fn grouped_linear(
-        &self,
-        weights: &Self::Experts,
-        side: Side,
-        step: &Self::Step,
-    ) -> Result<(), ModelError>;
+    /// Into the experts: `activated = silu(gate) · up`, both products with `normed`.
+    fn experts_in(&self, gate_up: &Self::Experts, step: &Self::Step) -> Result<(), ModelError>;
 
-    /// Between the two: `silu(gate) · up`.
-    fn silu_mul(&self, step: &Self::Step) -> Result<(), ModelError>;
+    /// Out of the experts: `pairs = activated · downᵀ`.
+    fn experts_out(&self, down: &Self::Experts, step: &Self::Step) -> Result<(), ModelError>;
 
     /// Logits of the rows asked for, from `normed`.
     fn logits(&self, lm_head: &Self::Matrix, step: &Self::Step) -> Result<(), ModelError>;

@@ -52,7 +52,7 @@ impl Footprint {
         let token = hidden * (4 + 4 + 2)
             + (q_width + 2 * kv_width) * 4
             + 2 * q_width * 2
-            + pairs * (8 + 4 + 2 * width * 2 + width * 2 + hidden * 4)
+            + pairs * (8 + 4 + width * 2 + hidden * 4)
             + 8 * 4;
         let row = config.vocab_size * (4 + 4 + 4) + hidden * 2 + 4;
         let scratch = attention_scratch_bytes(heads, dim, limits.logit_rows);

@@ -3,14 +3,13 @@
 use super::backend::Backend;
 use super::weights::Checkpoint;
 use super::{MixtralConfig, ModelError};
-use crate::ops::Side;
 
 /// One layer's gate and experts.
 #[derive(Debug)]
 pub(super) struct Moe<B: Backend> {
     /// `[experts, hidden]`
     gate: B::Matrix,
-    /// `[experts, 2 * intermediate, hidden]`: of each expert first w1 (gate), then w3 (up)
+    /// `[experts, 2 * intermediate, hidden]`: of each expert w1 (gate) and w3 (up)
     gate_up: B::Experts,
     /// `[experts, hidden, intermediate]`: w2
     down: B::Experts,
@@ -37,21 +36,20 @@ impl<B: Backend> Moe<B> {
         let gate = format!("{prefix}.gate.weight");
         Ok(Self {
             gate: backend.gate(checkpoint, &gate, [experts, hidden])?,
-            gate_up: backend.experts(
+            gate_up: backend.gate_up(
                 checkpoint,
                 &gate_up,
                 [width, hidden],
                 [experts, 2 * width, hidden],
             )?,
-            down: backend.experts(checkpoint, &down, [hidden, width], [experts, hidden, width])?,
+            down: backend.down(checkpoint, &down, [experts, hidden, width])?,
         })
     }
 
     /// What the experts that each token's gate picks make of `normed`; the norm that follows adds it up by their weights.
     pub fn forward(&self, backend: &B, step: &B::Step) -> Result<(), ModelError> {
         backend.route(&self.gate, step)?;
-        backend.grouped_linear(&self.gate_up, Side::In, step)?;
-        backend.silu_mul(step)?;
-        backend.grouped_linear(&self.down, Side::Out, step)
+        backend.experts_in(&self.gate_up, step)?;
+        backend.experts_out(&self.down, step)
     }
 }

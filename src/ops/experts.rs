@@ -35,13 +35,14 @@ pub enum Side {
 pub struct GroupedLinear {
     /// `[num_tokens, k]` on side `In`, `[num_pairs, k]` in sorted order on side `Out`; bf16
     pub x: Address,
-    /// `[num_experts, n, k]`, bf16
+    /// `[num_experts, n, k]`, bf16; on side `In` rows of gate and up in turn
     pub w: Address,
     /// `[num_pairs]`, u32, as [`super::sort_by_expert`] writes it
     pub order: Address,
     /// `[num_experts + 1]`, u32, likewise
     pub offsets: Address,
-    /// `[num_pairs, n]`, written: bf16 in sorted order on side `In`, f32 by pair on side `Out`
+    /// Written: on side `In` `silu(gate) · up`, `[num_pairs, n / 2]`, bf16 in sorted order; on side `Out` `[num_pairs, n]`,
+    /// f32 by pair
     pub y: Address,
 }
 
@@ -50,7 +51,7 @@ pub struct GroupedLinear {
 pub struct GroupedSizes {
     /// Tokens of the step times experts per token.
     pub num_pairs: u32,
-    /// Width of `y`; a multiple of 8.
+    /// Rows of each expert's weights; a multiple of 8.
     pub n: u32,
     /// Width of `x`; a multiple of 8.
     pub k: u32,
@@ -60,7 +61,7 @@ pub struct GroupedSizes {
     pub top_k: u32,
 }
 
-/// Launches [`grouped_linear`] on tensor cores (`kernels/grouped_gemm.cu`).
+/// Launches [`grouped_linear`] on tensor cores, on side `In` with [`super::silu_mul`] behind it (`kernels/grouped_gemm.cu`).
 ///
 /// The grid has room for any distribution of the pairs over the experts: how many rows each has is known on the device
 /// alone.

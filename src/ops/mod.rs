@@ -62,12 +62,12 @@ pub use quantised::{
 };
 pub use rms_norm::{add_experts_rms_norm_launch, add_rms_norm, add_rms_norm_launch, rms_norm};
 pub use rope::{RopeStoreKv, RopeTable, rope, rope_store_kv_launch};
-pub use route::{RouteSizes, route, route_launch, sort_by_expert, sort_by_expert_launch};
+pub use route::{Route, RouteSizes, route, route_launches, sort_by_expert};
 pub use sample::{
     IN_PROMPT, Logprobs, NO_TOKEN, Sample, SampleRow, SampleTables, count_tokens,
     count_tokens_launch, logprobs, logprobs_launch, random_bits, sample_launch, sample_row,
 };
-pub use silu_mul::{silu_mul, silu_mul_launch};
+pub use silu_mul::silu_mul;
 pub use store_kv::store_kv;
 pub use upload::{lend, upload, zero};
 

@@ -141,18 +141,69 @@ pub struct RouteSizes {
     pub top_k: u32,
 }
 
-/// Launches the gate's product and [`route`] in one kernel (`kernels/route.cu`).
-///
-/// - `normed`: `[num_tokens, hidden]`, bf16
-/// - `gate`: `[num_experts, hidden]`, bf16
-/// - `experts`: `[num_tokens, top_k]`, u32, written
-/// - `weights`: `[num_tokens, top_k]`, f32, written
-pub fn route_launch([normed, gate, experts, weights]: [Address; 4], sizes: RouteSizes) -> Launch {
+/// Where the tensors of [`route_launches`] lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// `[num_tokens, hidden]`, bf16
+    pub normed: Address,
+    /// `[num_experts, hidden]`, bf16
+    pub gate: Address,
+    /// `[num_tokens, top_k]`, u32, written
+    pub experts: Address,
+    /// `[num_tokens, top_k]`, f32, written
+    pub weights: Address,
+    /// `[num_tokens * top_k]`, u32, written
+    pub order: Address,
+    /// `[num_experts + 1]`, u32, written
+    pub offsets: Address,
+}
+
+/// Launches the gate's product, [`route`] and [`sort_by_expert`] on a device (`kernels/route.cu`): one kernel where few tokens
+/// share a block, or else two. A token's choice has the same bits in both.
+pub fn route_launches(at: Route, sizes: RouteSizes) -> Vec<Launch> {
+    if sizes.num_tokens <= FEW_TOKENS && sizes.num_experts <= FEW_EXPERTS {
+        return vec![route_few_launch(at, sizes)];
+    }
+    let pairs = sizes.num_tokens * sizes.top_k;
+    let tensors = [at.experts, at.order, at.offsets];
+    let sort = sort_by_expert_launch(tensors, pairs, sizes.num_experts);
+    vec![route_launch(at, sizes), sort]
+}
+
+fn route_few_launch(at: Route, sizes: RouteSizes) -> Launch {
+    let RouteSizes {
+        num_tokens,
+        hidden,
+        num_experts,
+        top_k,
+    } = sizes;
     let arguments = vec![
-        normed.into(),
-        gate.into(),
-        experts.into(),
-        weights.into(),
+        at.normed.into(),
+        at.gate.into(),
+        at.experts.into(),
+        at.weights.into(),
+        at.order.into(),
+        at.offsets.into(),
+        num_tokens.into(),
+        hidden.into(),
+        num_experts.into(),
+        top_k.into(),
+    ];
+    // Logits, choices, and what the sort takes of a warp for each expert.
+    let words = FEW_TOKENS * (num_experts + top_k) + (num_experts + 1) * num_experts;
+    Launch {
+        shared_bytes: 4 * words,
+        ..Launch::linear("route_few", 1, num_experts * WARP, arguments)
+    }
+}
+
+/// Launches the gate's product and [`route`], for any number of tokens.
+pub(super) fn route_launch(at: Route, sizes: RouteSizes) -> Launch {
+    let arguments = vec![
+        at.normed.into(),
+        at.gate.into(),
+        at.experts.into(),
+        at.weights.into(),
         sizes.num_tokens.into(),
         sizes.hidden.into(),
         sizes.num_experts.into(),
@@ -164,11 +215,8 @@ pub fn route_launch([normed, gate, experts, weights]: [Address; 4], sizes: Route
     Launch::linear("route", blocks, warps * WARP, arguments)
 }
 
-/// Launches [`sort_by_expert`] on a device (`kernels/route.cu`).
-///
-/// - `experts`, `order`: `[num_pairs]`, u32
-/// - `offsets`: `[num_experts + 1]`, u32
-pub fn sort_by_expert_launch(
+/// Launches [`sort_by_expert`] of `[num_pairs]` experts.
+pub(super) fn sort_by_expert_launch(
     [experts, order, offsets]: [Address; 3],
     num_pairs: u32,
     num_experts: u32,
@@ -186,6 +234,10 @@ pub fn sort_by_expert_launch(
         ..Launch::linear("sort_by_expert", 1, threads, arguments)
     }
 }
+
+/// Tokens and experts that `route_few` takes; `kernels/route.cu` has the same numbers.
+const FEW_TOKENS: u32 = 4;
+const FEW_EXPERTS: u32 = 16;
 
 #[cfg(test)]
 mod tests {

@@ -6,11 +6,11 @@ use rayon::prelude::*;
 use super::OpError;
 use super::access::{check_dims, dims, read, shape, write};
 use super::lanes::{exp, widest};
-use super::launch::{Address, Launch, threads_for};
 
 const OP: &str = "silu_mul";
 
-/// `out = silu(gate) · up`, where `silu(x) = x / (1 + e⁻ˣ)`.
+/// `out = silu(gate) · up`, where `silu(x) = x / (1 + e⁻ˣ)`. On a device this is the end of the product before it
+/// ([`super::grouped_linear_launch`]).
 ///
 /// - `gate_up`: `[rows, 2 * width]`, f32, contiguous: each row is a gate, then an up
 /// - `out`: `[rows, width]`, f32, contiguous, written
@@ -58,26 +58,6 @@ fn activate_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
         *out = gate / (1.0 + exp(-gate)) * up;
     }
 }
-
-/// Launches [`silu_mul`] on a device (`kernels/silu_mul.cu`).
-///
-/// - `gate_up`: `[most_rows, 2 * width]`, bf16
-/// - `out`: `[most_rows, width]`, bf16
-/// - `rows`: one u32, at most `most_rows`: how many rows there are
-///
-/// `width` is a multiple of 8.
-pub fn silu_mul_launch([gate_up, out, rows]: [Address; 3], most_rows: u32, width: u32) -> Launch {
-    let threads = threads_for(width / 8, 256);
-    let arguments = vec![gate_up.into(), out.into(), rows.into(), width.into()];
-    let across = (width / 8).div_ceil(threads);
-    Launch {
-        grid: [across, most_rows.min(MOST_ROW_BLOCKS), 1],
-        ..Launch::linear(OP, across, threads, arguments)
-    }
-}
-
-/// Blocks that share the rows: enough for any card, few enough to cost nothing where there are no rows.
-const MOST_ROW_BLOCKS: u32 = 1024;
 
 /// Elements that are worth a second thread, at about 1 ns each.
 const PARALLEL_ELEMENTS: usize = 1 << 16;

@@ -161,7 +161,7 @@ impl Backend for Cpu {
         ])
     }
 
-    fn experts(
+    fn gate_up(
         &self,
         checkpoint: &Checkpoint,
         names: &[String],
@@ -169,6 +169,16 @@ impl Backend for Cpu {
         stack: [usize; 3],
     ) -> Result<Matrix, ModelError> {
         checkpoint.matrix(names, shape, &stack, self.storage)
+    }
+
+    fn down(
+        &self,
+        checkpoint: &Checkpoint,
+        names: &[String],
+        stack: [usize; 3],
+    ) -> Result<Matrix, ModelError> {
+        let [_, rows, columns] = stack;
+        checkpoint.matrix(names, [rows, columns], &stack, self.storage)
     }
 
     fn storage(&self, matrix: &Matrix) -> &'static str {
@@ -273,17 +283,16 @@ impl Backend for Cpu {
         )?)
     }
 
-    fn grouped_linear(&self, weights: &Matrix, side: Side, step: &Step) -> Result<(), ModelError> {
-        let (x, y) = match side {
-            Side::In => (&step.normed, &step.gate_up),
-            Side::Out => (&step.activated, &step.pairs),
-        };
+    fn experts_in(&self, gate_up: &Matrix, step: &Step) -> Result<(), ModelError> {
         let routing = step.routing(self.config.num_experts_per_tok);
-        Ok(ops::grouped_linear(x, weights, routing, side, y)?)
+        ops::grouped_linear(&step.normed, gate_up, routing, Side::In, &step.gate_up)?;
+        Ok(ops::silu_mul(&step.gate_up, &step.activated)?)
     }
 
-    fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {
-        Ok(ops::silu_mul(&step.gate_up, &step.activated)?)
+    fn experts_out(&self, down: &Matrix, step: &Step) -> Result<(), ModelError> {
+        let routing = step.routing(self.config.num_experts_per_tok);
+        let (x, y) = (&step.activated, &step.pairs);
+        Ok(ops::grouped_linear(x, down, routing, Side::Out, y)?)
     }
 
     fn logits(&self, lm_head: &Matrix, step: &Step) -> Result<(), ModelError> {

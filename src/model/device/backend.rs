@@ -3,14 +3,14 @@
 use std::ops::Deref;
 
 use super::OnDevice;
-use super::weights::{Weights, upload_floats};
+use super::weights::{PartOrder, Weights, upload_floats};
 use super::workspace::Step;
 use crate::model::backend::{Added, Backend};
 use crate::model::weights::Checkpoint;
 use crate::model::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{
-    self, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention, RopeStoreKv,
-    RouteSizes, Sample, Side,
+    self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention,
+    RopeStoreKv, Route, RouteSizes, Sample, Side,
 };
 
 /// Keys and values of a layer: each `[num_blocks, block_size, kv_heads, head_dim]`, bf16.
@@ -70,7 +70,7 @@ impl<D: Device> Backend for OnDevice<D> {
         shape: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
         let [rows, columns] = shape;
-        self.load(checkpoint, [1, rows, columns], |_| {
+        self.load(checkpoint, [1, rows, columns], PartOrder::Stacked, |_| {
             vec![(name.to_owned(), rows)]
         })
     }
@@ -87,22 +87,34 @@ impl<D: Device> Backend for OnDevice<D> {
     ) -> Result<Weights<D>, ModelError> {
         let (q, kv, hidden) = (config.q_width(), config.kv_width(), config.hidden_size);
         let parts = names.map(str::to_owned).into_iter().zip([q, kv, kv]);
-        self.load(checkpoint, [1, q + 2 * kv, hidden], |_| {
+        let sizes = [1, q + 2 * kv, hidden];
+        self.load(checkpoint, sizes, PartOrder::Stacked, |_| {
             parts.clone().collect()
         })
     }
 
-    fn experts(
+    fn gate_up(
         &self,
         checkpoint: &Checkpoint,
         names: &[String],
         [rows, _]: [usize; 2],
         stack: [usize; 3],
     ) -> Result<Weights<D>, ModelError> {
-        let parts_of_each = names.len() / stack[0];
-        self.load(checkpoint, stack, |expert| {
-            let its = &names[expert * parts_of_each..][..parts_of_each];
+        // A lane of the product has two neighbouring columns: of each output, gate and up.
+        self.load(checkpoint, stack, PartOrder::InTurn, |expert| {
+            let its = &names[2 * expert..][..2];
             its.iter().map(|name| (name.clone(), rows)).collect()
+        })
+    }
+
+    fn down(
+        &self,
+        checkpoint: &Checkpoint,
+        names: &[String],
+        stack: [usize; 3],
+    ) -> Result<Weights<D>, ModelError> {
+        self.load(checkpoint, stack, PartOrder::Stacked, |expert| {
+            vec![(names[expert].clone(), stack[1])]
         })
     }
 
@@ -257,65 +269,34 @@ impl<D: Device> Backend for OnDevice<D> {
 
     fn route(&self, gate: &Weights<D>, step: &Step) -> Result<(), ModelError> {
         let at = &step.at;
-        let top_k = self.config.num_experts_per_tok as u32;
+        let tensors = Route {
+            normed: at.normed,
+            gate: gate.address(),
+            experts: at.experts,
+            weights: at.expert_weights,
+            order: at.order,
+            offsets: at.offsets,
+        };
         let sizes = RouteSizes {
             num_tokens: step.num_tokens,
             hidden: gate.columns,
             num_experts: gate.rows,
-            top_k,
+            top_k: self.config.num_experts_per_tok as u32,
         };
-        let tensors = [at.normed, gate.address(), at.experts, at.expert_weights];
-        self.device.launch(&ops::route_launch(tensors, sizes))?;
-        let tensors = [at.experts, at.order, at.offsets];
-        let pairs = step.num_tokens * top_k;
-        Ok(self
-            .device
-            .launch(&ops::sort_by_expert_launch(tensors, pairs, gate.rows))?)
+        for launch in ops::route_launches(tensors, sizes) {
+            self.device.launch(&launch)?;
+        }
+        Ok(())
     }
 
-    fn grouped_linear(
-        &self,
-        weights: &Weights<D>,
-        side: Side,
-        step: &Step,
-    ) -> Result<(), ModelError> {
-        let at = &step.at;
-        let (x, y) = match side {
-            Side::In => (at.normed, at.gate_up),
-            Side::Out => (at.activated, at.pairs),
-        };
-        let tensors = GroupedLinear {
-            x,
-            w: weights.address(),
-            order: at.order,
-            offsets: at.offsets,
-            y,
-        };
-        let top_k = self.config.num_experts_per_tok as u32;
-        let sizes = GroupedSizes {
-            num_pairs: step.num_tokens * top_k,
-            n: weights.rows,
-            k: weights.columns,
-            num_experts: self.config.num_local_experts as u32,
-            top_k,
-        };
-        Ok(self
-            .device
-            .launch(&weights.grouped_linear(tensors, side, sizes))?)
+    fn experts_in(&self, gate_up: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        let [x, y] = [step.at.normed, step.at.activated];
+        self.grouped_linear([x, y], gate_up, Side::In, step)
     }
 
-    fn silu_mul(&self, step: &Step) -> Result<(), ModelError> {
-        let at = &step.at;
-        // The last offset is the number of pairs.
-        let pairs = at
-            .offsets
-            .offset(self.config.num_local_experts * size_of::<u32>());
-        let most = step.num_tokens * self.config.num_experts_per_tok as u32;
-        let tensors = [at.gate_up, at.activated, pairs];
-        let width = self.config.intermediate_size as u32;
-        Ok(self
-            .device
-            .launch(&ops::silu_mul_launch(tensors, most, width))?)
+    fn experts_out(&self, down: &Weights<D>, step: &Step) -> Result<(), ModelError> {
+        let [x, y] = [step.at.activated, step.at.pairs];
+        self.grouped_linear([x, y], down, Side::Out, step)
     }
 
     fn logits(&self, lm_head: &Weights<D>, step: &Step) -> Result<(), ModelError> {
@@ -354,5 +335,34 @@ impl<D: Device> Backend for OnDevice<D> {
         self.device
             .download(self.workspace.at.logits, bytemuck::cast_slice_mut(logits))?;
         Ok(Box::new(&*logits))
+    }
+}
+
+impl<D: Device> OnDevice<D> {
+    fn grouped_linear(
+        &self,
+        [x, y]: [Address; 2],
+        weights: &Weights<D>,
+        side: Side,
+        step: &Step,
+    ) -> Result<(), ModelError> {
+        let tensors = GroupedLinear {
+            x,
+            w: weights.address(),
+            order: step.at.order,
+            offsets: step.at.offsets,
+            y,
+        };
+        let top_k = self.config.num_experts_per_tok as u32;
+        let sizes = GroupedSizes {
+            num_pairs: step.num_tokens * top_k,
+            n: weights.rows,
+            k: weights.columns,
+            num_experts: self.config.num_local_experts as u32,
+            top_k,
+        };
+        Ok(self
+            .device
+            .launch(&weights.grouped_linear(tensors, side, sizes))?)
     }
 }

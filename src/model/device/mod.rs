@@ -2,8 +2,8 @@
 //!
 //! A step sends its arrays, launches kernels and returns; nothing waits for the device until logits are lent or tokens
 //! asked for. So the next step can be begun while one runs: it takes the tokens that it needs and that nobody knows yet
-//! from where the running one writes them. Steps that only decode are filled up to one of a few sizes and recorded as graphs, so that the host asks for one thing
-//! instead of some twelve for each layer.
+//! from where the running one writes them. Steps that only decode are filled up to one of a few sizes and recorded as
+//! graphs, so that the host asks for one thing instead of some ten for each layer.
 
 mod backend;
 mod graphs;
@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use self::graphs::Graphs;
-use self::weights::{Part, Sizes, Weights, upload_floats};
+use self::weights::{Part, PartOrder, Sizes, Weights, upload_floats};
 use self::workspace::{Fetched, Recounts, Step, Workspace};
 use super::backend::Limits;
 use super::weights::Checkpoint;
@@ -100,6 +100,7 @@ impl<D: Device> OnDevice<D> {
         &self,
         checkpoint: &Checkpoint,
         sizes: Sizes,
+        order: PartOrder,
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Weights<D>, ModelError> {
         if checkpoint.is_synthetic()
@@ -107,7 +108,8 @@ impl<D: Device> OnDevice<D> {
         {
             return self.repeat(checkpoint, sizes, &name);
         }
-        Weights::load(&self.device, checkpoint, self.storage, sizes, parts)
+        let form = (self.storage, order);
+        Weights::load(&self.device, checkpoint, form, sizes, parts)
     }
 
     /// A layer of a synthetic model: all of the same width repeat the first one's first rows.
@@ -125,7 +127,8 @@ impl<D: Device> OnDevice<D> {
             Entry::Vacant(place) => {
                 let part = |_| vec![(name.to_owned(), few)];
                 let sizes = [1, few, columns];
-                let pattern = Weights::load(&self.device, checkpoint, self.storage, sizes, part)?;
+                let form = (self.storage, PartOrder::Stacked);
+                let pattern = Weights::load(&self.device, checkpoint, form, sizes, part)?;
                 place.insert(pattern)
             }
         };
@@ -140,13 +143,8 @@ impl<D: Device> OnDevice<D> {
         [rows, columns]: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
         let part = |_| vec![(name.to_owned(), rows)];
-        Weights::load(
-            &self.device,
-            checkpoint,
-            Storage::Bf16,
-            [1, rows, columns],
-            part,
-        )
+        let form = (Storage::Bf16, PartOrder::Stacked);
+        Weights::load(&self.device, checkpoint, form, [1, rows, columns], part)
     }
 
     fn linear(

@@ -29,18 +29,27 @@ pub struct Weights<D: Device> {
 /// Part of the rows of a layer: a tensor's name, and how many.
 pub(super) type Part = (String, usize);
 
+/// How the rows of a layer's parts are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PartOrder {
+    /// One part after the other.
+    Stacked,
+    /// One row of each part in turn. All have as many.
+    InTurn,
+}
+
 /// What there is of a layer: experts, or 1; rows of each; columns.
 pub(super) type Sizes = [usize; 3];
 
 impl<D: Device> Weights<D> {
-    /// Loads the parts of each expert, one after the other. Nothing but one expert's weights is held in host memory.
+    /// Loads the parts of each expert, put together as `order` says. Nothing but one expert's weights is held in host memory.
     ///
     /// # Errors
     /// What the checkpoint or the device refuses.
     pub(super) fn load(
         device: &D,
         checkpoint: &Checkpoint,
-        storage: Storage,
+        (storage, order): (Storage, PartOrder),
         sizes: Sizes,
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Self, ModelError> {
@@ -50,8 +59,8 @@ impl<D: Device> Weights<D> {
         let memory = device.allocate(experts * bytes_of_each)?;
         for expert in 0..experts {
             let bytes = match packed {
-                None => bf16_bytes(checkpoint, parts(expert), columns)?,
-                Some(_) => packed_bytes(checkpoint, storage, parts(expert), columns)?,
+                None => bf16_bytes(checkpoint, order, parts(expert), columns)?,
+                Some(_) => packed_bytes(checkpoint, (storage, order), parts(expert), columns)?,
             };
             debug_assert_eq!(bytes.len(), bytes_of_each);
             device.upload(&bytes, memory.address().offset(expert * bytes_of_each))?;
@@ -154,39 +163,59 @@ fn bytes_of(packed: Option<PackedFormat>, rows: usize, columns: usize) -> usize 
 
 fn bf16_bytes(
     checkpoint: &Checkpoint,
+    order: PartOrder,
     parts: Vec<Part>,
     columns: usize,
 ) -> Result<Vec<u8>, ModelError> {
-    let mut bytes = Vec::new();
-    for (name, rows) in parts {
+    let bytes = |(name, rows): Part| -> Result<Vec<u8>, ModelError> {
         let tensor = checkpoint.tensor(&name, &[rows, columns])?;
         let values: Vec<bf16> = tensor.flatten_all()?.to_dtype(DType::BF16)?.to_vec1()?;
-        bytes.extend_from_slice(bytemuck::cast_slice(values.reinterpret_cast()));
-    }
-    Ok(bytes)
+        Ok(bytemuck::cast_slice(values.reinterpret_cast()).to_vec())
+    };
+    let parts: Result<Vec<_>, _> = parts.into_iter().map(bytes).collect();
+    Ok(joined(order, parts?, columns * size_of::<bf16>()))
 }
 
 fn packed_bytes(
     checkpoint: &Checkpoint,
-    storage: Storage,
+    (storage, order): (Storage, PartOrder),
     parts: Vec<Part>,
     columns: usize,
 ) -> Result<Vec<u8>, ModelError> {
-    let mut all = Blocks {
-        storage,
-        experts: 1,
-        rows: 0,
-        columns,
-        bytes: Vec::new(),
-    };
+    let rows = parts.iter().map(|(_, rows)| rows).sum();
+    let mut all = Vec::with_capacity(parts.len());
     for (name, rows) in parts {
         let shape = [rows, columns];
         if let Matrix::Quantised(blocks) =
             checkpoint.matrix(&[name], shape, &shape, Some(storage))?
         {
-            all.rows += rows;
-            all.bytes.extend_from_slice(&blocks.bytes);
+            all.push(blocks.bytes.to_vec());
         }
     }
-    Ok(Packed::new(&all)?.bytes)
+    Ok(Packed::new(&Blocks {
+        storage,
+        experts: 1,
+        rows,
+        columns,
+        bytes: joined(order, all, storage.row_bytes(columns)),
+    })?
+    .bytes)
+}
+
+/// Puts the rows of parts together.
+fn joined(order: PartOrder, mut parts: Vec<Vec<u8>>, row_bytes: usize) -> Vec<u8> {
+    match order {
+        PartOrder::Stacked if parts.len() == 1 => parts.swap_remove(0),
+        PartOrder::Stacked => parts.concat(),
+        PartOrder::InTurn => {
+            let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+            let rows = parts.first().map_or(0, |part| part.len() / row_bytes);
+            for row in 0..rows {
+                for part in &parts {
+                    all.extend_from_slice(&part[row * row_bytes..][..row_bytes]);
+                }
+            }
+            all
+        }
+    }
 }

@@ -78,8 +78,6 @@ pub struct Buffers {
     pub order: Address,
     /// `[num_experts + 1]`, u32
     pub offsets: Address,
-    /// `[p, 2 * intermediate]`, bf16
-    pub gate_up: Address,
     /// `[p, intermediate]`, bf16
     pub activated: Address,
     /// `[p, hidden]`, f32
@@ -152,7 +150,6 @@ impl<D: Device> Workspace<D> {
             expert_weights: allocate(p, 4)?,
             order: allocate(p, 4)?,
             offsets: allocate(config.num_local_experts + 1, 4)?,
-            gate_up: allocate(p * 2 * width, 2)?,
             activated: allocate(p * width, 2)?,
             pairs: allocate(p * hidden, 4)?,
             last: allocate(r * hidden, 2)?,

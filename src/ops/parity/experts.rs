@@ -1,139 +1,11 @@
-//! Kernels around the experts: the gate's choice, the sort, the sum.
+//! Products with bf16 weights: both sides of the experts, and plain ones.
 
-use super::{Buffer, at, narrow_floats, narrowed, run, widened};
+use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::test_device::TestDevice;
-use crate::ops::testing::{floats, indices, poisoned, poisoned_indices, tensor, values};
 use crate::ops::tile::Tile;
-use crate::ops::{self, Device, GroupedLinear, GroupedSizes, RouteSizes, Side};
-
-fn routed(normed: &[f32], gate: &[f32], sizes: RouteSizes) -> (Vec<u32>, Vec<f32>) {
-    let (normed, gate) = (narrowed(normed), narrowed(gate));
-    let pairs = (sizes.num_tokens * sizes.top_k) as usize;
-    let (experts, weights) = (
-        Buffer::<u32>::poisoned(pairs),
-        Buffer::<f32>::poisoned(pairs),
-    );
-    run(ops::route_launch(
-        [at(&normed), at(&gate), at(&experts), at(&weights)],
-        sizes,
-    ));
-    (experts.values(), weights.values())
-}
-
-#[test]
-fn route_matches_cpu() {
-    for (tokens, hidden, experts, top_k) in [
-        (1, 8, 8, 2),
-        (3, 264, 5, 3),
-        (130, 64, 8, 2),
-        (2, 4096, 8, 2),
-        (4, 16, 32, 1),
-        (2, 8, 1, 1),
-    ] {
-        let (normed, gate) = (
-            narrow_floats(8, tokens * hidden),
-            narrow_floats(9, experts * hidden),
-        );
-        let sizes = RouteSizes {
-            num_tokens: tokens as u32,
-            hidden: hidden as u32,
-            num_experts: experts as u32,
-            top_k: top_k as u32,
-        };
-        let (chosen, weights) = routed(&normed, &gate, sizes);
-
-        let logits = poisoned(&[tokens, experts]);
-        let (x, w) = (
-            tensor(&normed, &[tokens, hidden]),
-            tensor(&gate, &[experts, hidden]),
-        );
-        ops::linear(&x, &w.into(), &logits).unwrap();
-        let twin = poisoned_indices(tokens * top_k)
-            .reshape((tokens, top_k))
-            .unwrap();
-        let twin_weights = poisoned(&[tokens, top_k]);
-        ops::route(&logits, &twin, &twin_weights).unwrap();
-        assert_eq!(
-            chosen,
-            twin.flatten_all().unwrap().to_vec1::<u32>().unwrap()
-        );
-        // The logits' sums have another order: their error, about eps times the root of their terms, is the exponent's.
-        let tolerance = f32::EPSILON * (8.0 + 4.0 * (hidden as f32).sqrt());
-        for (given, exact) in weights.iter().zip(values(&twin_weights)) {
-            assert!((given - exact).abs() <= tolerance, "{given}, not {exact}");
-        }
-    }
-}
-
-#[test]
-fn equal_logits_go_to_the_lower_expert_and_huge_ones_do_not_overflow() {
-    let sizes = |num_experts, top_k| RouteSizes {
-        num_tokens: 1,
-        hidden: 8,
-        num_experts,
-        top_k,
-    };
-    let one = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-    let gate = |logits: &[f32]| -> Vec<f32> {
-        logits
-            .iter()
-            .flat_map(|&logit| one.map(|x| x * logit))
-            .collect()
-    };
-    assert_eq!(
-        routed(&one, &gate(&[1.0, 2.0, 2.0, 2.0]), sizes(4, 2)),
-        (vec![1, 2], vec![0.5, 0.5])
-    );
-    assert_eq!(
-        routed(&one, &gate(&[0.0; 8]), sizes(8, 8)).0,
-        (0..8).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        routed(&one, &gate(&[-1e30, 1e30, 0.0]), sizes(3, 2)),
-        (vec![1, 2], vec![1.0, 0.0])
-    );
-}
-
-#[test]
-fn sort_by_expert_matches_cpu() {
-    let random = |seed: u64, count: usize, experts: u32| -> Vec<u32> {
-        floats(seed, count)
-            .iter()
-            .map(|x| ((x + 1.0) / 2.0 * experts as f32) as u32 % experts)
-            .collect()
-    };
-    let cases = [
-        (vec![3, 1, 3, 1, 0], 5),
-        (vec![0], 1),
-        (vec![2; 100], 3),        // all on one
-        (random(10, 33, 8), 8),   // one more than a warp
-        (random(11, 1024, 8), 8), // a full block
-        (random(12, 1025, 8), 8), // two turns of it
-        (random(13, 8192, 8), 8), // a prefill of 4,096 tokens
-        (random(14, 700, 32), 32),
-        ((0..96).map(|i| if i % 2 == 0 { 1 } else { 6 }).collect(), 8), // most are empty
-    ];
-    for (pairs, experts) in cases {
-        let (from, order, offsets) = (
-            Buffer::new(&pairs),
-            Buffer::<u32>::poisoned(pairs.len()),
-            Buffer::<u32>::poisoned(experts + 1),
-        );
-        let tensors = [at(&from), at(&order), at(&offsets)];
-        run(ops::sort_by_expert_launch(
-            tensors,
-            pairs.len() as u32,
-            experts as u32,
-        ));
-        let (twin, twin_offsets) = (poisoned_indices(pairs.len()), poisoned_indices(experts + 1));
-        let column = indices(&pairs).reshape((pairs.len(), 1)).unwrap();
-        ops::sort_by_expert(&column, &twin, &twin_offsets).unwrap();
-        assert_eq!(order.values(), twin.to_vec1::<u32>().unwrap());
-        assert_eq!(offsets.values(), twin_offsets.to_vec1::<u32>().unwrap());
-    }
-}
+use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Side};
 
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
 fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
@@ -156,7 +28,7 @@ fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes
     let (x_at, w_at) = (narrowed(&x), narrowed(&w));
     let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
     let (sorted, by_pair) = (
-        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<u16>::poisoned(pairs * n / 2),
         Buffer::<f32>::poisoned(pairs * n),
     );
     let tensors = GroupedLinear {
@@ -179,34 +51,37 @@ fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes
     };
     run(grouped_linear_launch_with(tile, tensors, side, sizes));
 
-    let given = match side {
-        Side::In => widened(&sorted.values()),
-        Side::Out => by_pair.values(),
+    let sum = |x_row: usize, expert: usize, column: usize| {
+        let w_row = (expert * n + column) * k;
+        exact_sum((0..k).map(|i| x[x_row * k + i] as f64 * w[w_row + i] as f64))
     };
-    for (place, &pair) in order.iter().enumerate() {
-        let (x_row, y_row) = match side {
-            Side::In => (pair as usize / top_k, place),
-            Side::Out => (place, pair as usize),
-        };
-        let expert = experts_of[pair as usize] as usize;
-        for column in 0..n {
-            let terms =
-                (0..k).map(|i| x[x_row * k + i] as f64 * w[(expert * n + column) * k + i] as f64);
-            let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), term| {
-                (sum + term, size + term.abs())
-            });
-            // f32 sums in any order, then, on side In, one rounding to bf16.
-            let rounding = if side == Side::In {
-                exact.abs() / 256.0
-            } else {
-                0.0
-            };
-            let tolerance = rounding + f32::EPSILON as f64 * (k as f64).sqrt() * size;
-            let given = given[y_row * n + column] as f64;
-            assert!(
-                (given - exact).abs() <= tolerance,
-                "row {y_row}, column {column}: {given}, not {exact}"
-            );
+    let near = |given: f32, exact: f64, tolerance: f64, place: [usize; 2]| {
+        let error = (given as f64 - exact).abs();
+        assert!(error <= tolerance, "{place:?}: {given}, not {exact}");
+    };
+    let expert_of = |pair: u32| experts_of[pair as usize] as usize;
+    match side {
+        Side::In => {
+            let given = widened(&sorted.values());
+            for (row, &pair) in order.iter().enumerate() {
+                let its = |column| sum(pair as usize / top_k, expert_of(pair), column);
+                for column in 0..n / 2 {
+                    let (exact, off) = activated(its(2 * column), its(2 * column + 1), k);
+                    near(given[row * n / 2 + column], exact, off, [row, column]);
+                }
+            }
+        }
+        Side::Out => {
+            let given = by_pair.values();
+            for (row, &pair) in order.iter().enumerate() {
+                for column in 0..n {
+                    let (exact, size) = sum(row, expert_of(pair), column);
+                    // f32 sums in any order.
+                    let tolerance = f32::EPSILON as f64 * (k as f64).sqrt() * size;
+                    let row = pair as usize;
+                    near(given[row * n + column], exact, tolerance, [row, column]);
+                }
+            }
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Inputs are random, sizes odd, outputs poisoned. What the kernel rounds to bf16 is compared with a sum in f64 of the
 //! same bf16 inputs: half a unit in the last of bf16's 8 digits, and what the order of an f32 sum may cost.
 
+mod activation;
 mod attention;
 mod buffer;
 mod experts;
 mod quantised;
+mod route;
 mod rows;
 mod sample;
 
@@ -51,6 +53,32 @@ fn bits(values: &[f32]) -> Vec<u16> {
 
 fn widened(bits: &[u16]) -> Vec<f32> {
     bits.iter().map(|&x| bf16::from_bits(x).to_f32()).collect()
+}
+
+/// A sum in f64: what it is, and the sum of its terms' sizes.
+type Exact = (f64, f64);
+
+fn exact_sum(terms: impl Iterator<Item = f64>) -> Exact {
+    terms.fold((0.0, 0.0), |(sum, size), term| {
+        (sum + term, size + term.abs())
+    })
+}
+
+/// What `silu(gate) · up` is, and by how much a kernel may miss it that sums `k` terms in f32 in some order, rounds gate and up
+/// to bf16, and then the result.
+fn activated((gate, gate_size): Exact, (up, up_size): Exact, k: usize) -> (f64, f64) {
+    let silu = |x: f64| x / (1.0 + (-x).exp());
+    let summed = f64::from(f32::EPSILON) * (k as f64).sqrt();
+    let (gate_off, up_off) = (
+        gate.abs() / 256.0 + summed * gate_size,
+        up.abs() / 256.0 + summed * up_size,
+    );
+    // The slope of silu is below 1.1 everywhere.
+    let exact = silu(gate) * up;
+    let off = 1.1 * gate_off * (up.abs() + up_off) + silu(gate).abs() * up_off;
+    // The fast exponential, a quotient, a product; then one rounding to bf16.
+    let computed = 16.0 * f64::from(f32::EPSILON) * exact.abs();
+    (exact, off + computed + (exact.abs() + off) / 256.0)
 }
 
 /// Compares bf16 with f64: half a unit in the last of bf16's 8 digits (at most 2⁻⁸ of the value), and `sums` roundings of f32.

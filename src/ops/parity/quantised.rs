@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::{Buffer, at, narrow_floats, narrowed, run, widened};
+use super::{Buffer, Exact, activated, at, exact_sum, narrow_floats, narrowed, run, widened};
 use crate::ops::quantised::launch::{
     Tile, quantised_experts_launch_with, quantised_linear_launch_with,
 };
@@ -16,7 +16,7 @@ fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
 }
 
 /// Random codes; scales of either sign, about as large as their number.
-fn random_blocks(format: PackedFormat, [experts, rows, columns]: [usize; 3]) -> Blocks {
+pub(super) fn random_blocks(format: PackedFormat, [experts, rows, columns]: [usize; 3]) -> Blocks {
     let storage = format.storage();
     let count = experts * rows * columns / storage.block_columns();
     let mut bytes = random_bytes(31, count * storage.block_bytes());
@@ -99,16 +99,23 @@ fn decoded(blocks: &Blocks) -> Vec<[f64; 2]> {
         .collect()
 }
 
-/// Asserts that `given` is the product of a row of `x` with a row of weights.
-fn assert_product(given: f32, x: &[f32], weights: &[[f64; 2]], rounded: bool, place: &str) {
-    let (mut exact, mut size) = (0.0, 0.0);
-    for (&x, [plus, minus]) in x.iter().zip(weights) {
-        exact += f64::from(x) * (plus - minus);
-        size += f64::from(x).abs() * (plus.abs() + minus.abs());
-    }
-    // f32 sums in any order, then, on side In, one rounding to bf16.
-    let rounding = if rounded { exact.abs() / 256.0 } else { 0.0 };
-    let tolerance = rounding + f64::from(f32::EPSILON) * (x.len() as f64).sqrt() * size;
+/// The product of a row of `x` with a row of weights.
+fn exact_product(x: &[f32], weights: &[[f64; 2]]) -> Exact {
+    let terms = x.iter().zip(weights);
+    exact_sum(terms.flat_map(|(&x, weight)| {
+        let [plus, minus] = weight.map(|part| f64::from(x) * part);
+        [plus, -minus]
+    }))
+}
+
+/// Asserts that `given` is such a product, summed in f32 in any order.
+fn assert_product(given: f32, x: &[f32], weights: &[[f64; 2]], place: &str) {
+    let (exact, size) = exact_product(x, weights);
+    let tolerance = f64::from(f32::EPSILON) * (x.len() as f64).sqrt() * size;
+    assert_near(given, exact, tolerance, place);
+}
+
+fn assert_near(given: f32, exact: f64, tolerance: f64, place: &str) {
     let error = (f64::from(given) - exact).abs();
     assert!(
         error <= tolerance,
@@ -143,7 +150,7 @@ fn check_experts(
     );
     let (order_at, offsets_at) = (Buffer::new(&order), Buffer::new(&offsets));
     let (sorted, by_pair) = (
-        Buffer::<u16>::poisoned(pairs * n),
+        Buffer::<u16>::poisoned(pairs * n / 2),
         Buffer::<f32>::poisoned(pairs * n),
     );
     let tensors = GroupedLinear {
@@ -167,25 +174,33 @@ fn check_experts(
         tile, format, tensors, side, sizes,
     ));
 
-    let given = match side {
-        Side::In => widened(&sorted.values()),
-        Side::Out => by_pair.values(),
-    };
     let weights = decoded(&blocks);
-    for (place, &pair) in order.iter().enumerate() {
-        let (x_row, y_row) = match side {
-            Side::In => (pair as usize / top_k, place),
-            Side::Out => (place, pair as usize),
-        };
-        let expert = experts_of[pair as usize] as usize;
-        for column in 0..n {
-            assert_product(
-                given[y_row * n + column],
-                &x[x_row * k..][..k],
-                &weights[(expert * n + column) * k..][..k],
-                side == Side::In,
-                &format!("{format:?} {tile:?} {side:?}, row {y_row}, column {column}"),
-            );
+    let w_row = |pair: u32, column: usize| {
+        let row = experts_of[pair as usize] as usize * n + column;
+        &weights[row * k..][..k]
+    };
+    let place = |row, column| format!("{format:?} {tile:?} {side:?}, row {row}, column {column}");
+    match side {
+        Side::In => {
+            let given = widened(&sorted.values());
+            for (row, &pair) in order.iter().enumerate() {
+                let x = &x[pair as usize / top_k * k..][..k];
+                let its = |column| exact_product(x, w_row(pair, column));
+                for column in 0..n / 2 {
+                    let (exact, off) = activated(its(2 * column), its(2 * column + 1), k);
+                    assert_near(given[row * n / 2 + column], exact, off, &place(row, column));
+                }
+            }
+        }
+        Side::Out => {
+            let given = by_pair.values();
+            for (sorted, &pair) in order.iter().enumerate() {
+                let (x, row) = (&x[sorted * k..][..k], pair as usize);
+                for column in 0..n {
+                    let given = given[row * n + column];
+                    assert_product(given, x, w_row(pair, column), &place(row, column));
+                }
+            }
         }
     }
 }
@@ -212,7 +227,6 @@ fn check_linear(format: PackedFormat, tile: Tile, [m, n, k]: [usize; 3]) {
             given,
             &x[row * k..][..k],
             &weights[column * k..][..k],
-            false,
             &format!("{format:?} {tile:?}, row {row}, column {column}"),
         );
     }

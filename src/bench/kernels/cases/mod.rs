@@ -16,9 +16,8 @@ pub(super) enum Kernel {
     AddRmsNorm,
     Embedding,
     RopeStoreKv,
-    /// `route` and `sort_by_expert`.
+    /// `route` and `sort_by_expert`, or `route_few`.
     Route,
-    SiluMul,
     AddExpertsRmsNorm,
     /// A plain layer.
     Linear(Layer, Option<PackedFormat>),
@@ -55,12 +54,7 @@ pub(super) fn all(shape: &Shape) -> Vec<Kernel> {
             .iter()
             .map(|&context| Kernel::Decode(context)),
     );
-    kernels.extend([
-        Kernel::Prefill,
-        Kernel::Route,
-        Kernel::SiluMul,
-        Kernel::AddExpertsRmsNorm,
-    ]);
+    kernels.extend([Kernel::Prefill, Kernel::Route, Kernel::AddExpertsRmsNorm]);
     for format in [None, Some(PackedFormat::W4a16)] {
         let layers = [Layer::Qkv, Layer::Out, Layer::LmHead];
         kernels.extend(layers.map(|layer| Kernel::Linear(layer, format)));
@@ -80,7 +74,6 @@ impl Kernel {
             Self::Embedding => "embedding".to_owned(),
             Self::RopeStoreKv => "rope_store_kv".to_owned(),
             Self::Route => "route + sort_by_expert".to_owned(),
-            Self::SiluMul => "silu_mul".to_owned(),
             Self::AddExpertsRmsNorm => "add_experts_rms_norm".to_owned(),
             Self::Linear(layer, format) => {
                 let layer = match layer {
@@ -122,7 +115,6 @@ impl Kernel {
             Self::Embedding => rows::embedding(pool, shape, m),
             Self::RopeStoreKv => rows::rope_store_kv(pool, shape, m),
             Self::Route => rows::route(pool, shape, m),
-            Self::SiluMul => rows::silu_mul(pool, shape, m),
             Self::AddExpertsRmsNorm => rows::add_experts_rms_norm(pool, shape, m),
             Self::Linear(layer, format) => {
                 let (n, k) = match layer {

@@ -56,8 +56,8 @@ pub(super) fn experts<D: Device>(
     let [n_in, n_out] = [2 * intermediate, hidden];
     let of_each =
         weight_bytes(format, [1, n_in, hidden]) + weight_bytes(format, [1, n_out, intermediate]);
-    // Each side: rows read (bf16), results written (bf16, then f32), order and offsets read.
-    let activations = m * hidden * 2 + count * (n_in * 2 + intermediate * 2 + n_out * 4);
+    // Each side: rows read (bf16), results written (activated in bf16, then f32), order and offsets read.
+    let activations = m * hidden * 2 + count * (2 * intermediate * 2 + n_out * 4);
     let indices = 2 * 4 * (count + experts + 1);
     let cost = Cost {
         bytes: (pairs.num_busy() * of_each + activations + indices) as u64,
@@ -81,7 +81,7 @@ pub(super) fn experts<D: Device>(
             w: pool.weights(format, [experts, n_in, hidden])?,
             order,
             offsets,
-            y: pool.empty(count * n_in * 2)?,
+            y: pool.empty(count * intermediate * 2)?,
         };
         let to_pairs = GroupedLinear {
             x: pool.halves(count * intermediate)?,

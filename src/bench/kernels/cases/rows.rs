@@ -3,7 +3,7 @@
 use super::Choice;
 use crate::bench::kernels::pool::{Case, Pool, shuffled};
 use crate::bench::kernels::{Cost, KernelBenchError, Shape};
-use crate::ops::{self, Device, RopeStoreKv, RouteSizes, Sample, SampleRow};
+use crate::ops::{self, Device, RopeStoreKv, Route, RouteSizes, Sample, SampleRow};
 
 /// Per row: the addend and the residual read, the residual written (f32), the normed row written (bf16). The weight.
 pub(super) fn add_rms_norm<D: Device>(
@@ -112,34 +112,15 @@ pub(super) fn route<D: Device>(
         top_k: top_k as u32,
     };
     pool.case(cost, |pool, _| {
-        let (normed, gate) = (pool.halves(m * hidden)?, pool.halves(experts * hidden)?);
-        let (chosen, weights) = (pool.empty(pairs * 4)?, pool.empty(pairs * 4)?);
-        let (order, offsets) = (pool.empty(pairs * 4)?, pool.empty((experts + 1) * 4)?);
-        Ok(vec![
-            ops::route_launch([normed, gate, chosen, weights], sizes),
-            ops::sort_by_expert_launch([chosen, order, offsets], pairs as u32, experts as u32),
-        ])
-    })
-}
-
-/// Per pair: gate and up read, their product written, all in bf16. The number of pairs.
-pub(super) fn silu_mul<D: Device>(
-    pool: &mut Pool<'_, D>,
-    shape: &Shape,
-    m: usize,
-) -> Result<Case, KernelBenchError> {
-    let (pairs, width) = (m * shape.top_k, shape.intermediate);
-    pool.case(moves(pairs * width * (2 + 2 + 2) + 4), |pool, _| {
-        let tensors = [
-            pool.halves(pairs * 2 * width)?,
-            pool.empty(pairs * width * 2)?,
-            pool.words(&[pairs as u32])?,
-        ];
-        Ok(vec![ops::silu_mul_launch(
-            tensors,
-            pairs as u32,
-            width as u32,
-        )])
+        let tensors = Route {
+            normed: pool.halves(m * hidden)?,
+            gate: pool.halves(experts * hidden)?,
+            experts: pool.empty(pairs * 4)?,
+            weights: pool.empty(pairs * 4)?,
+            order: pool.empty(pairs * 4)?,
+            offsets: pool.empty((experts + 1) * 4)?,
+        };
+        Ok(ops::route_launches(tensors, sizes))
     })
 }
 

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(
             on(23 * GIB, Storage::W4a16).unwrap_err(),
             "error: the model needs 23.9 GiB with a small KV cache, cuda:0 has 23.0 GiB free\n  \
-             caused by: weights 22.6 GiB, buffers 0.2 GiB, driver 1.0 GiB, 1024 tokens of KV cache 0.1 GiB\n\
+             caused by: weights 22.6 GiB, buffers 0.1 GiB, driver 1.0 GiB, 1024 tokens of KV cache 0.1 GiB\n\
              hint: use a GPU with at least 24 GiB"
         );
         assert!(on(79 * GIB, Storage::W4a16).unwrap() > 400_000);

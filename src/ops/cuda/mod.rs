@@ -6,29 +6,23 @@
 //! dependent launch): all of ours wait inside, as `kernels/device.cuh` says. Recorded graphs keep these edges.
 
 mod images;
+mod kernel;
 mod library;
 mod staged;
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-use cudarc::driver::sys::CUfunction_attribute_enum::{
-    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-    CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
-};
-use cudarc::driver::sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
 use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-use cudarc::driver::sys::{
-    self, CUgraphInstantiate_flags, CUlaunchAttribute, CUlaunchAttributeValue, CUlaunchConfig,
-};
-use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, DriverError, result};
+use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
 
 use self::images::IMAGES;
+use self::kernel::Kernel;
 use self::library::Library;
 use super::OpError;
 use super::device::{Device, Memory};
@@ -50,12 +44,6 @@ pub struct Cuda {
     after_kernel: AtomicBool,
     /// Dropped before the memory that it works in.
     library: Option<(Library, CudaMemory)>,
-}
-
-struct Kernel {
-    function: CudaFunction,
-    /// The most dynamic shared memory that it has been allowed so far.
-    shared_bytes: AtomicU32,
 }
 
 /// What the binary's kernels were compiled with and for, such as `CUDA 13.0, sm_80 sm_90`.
@@ -135,18 +123,8 @@ impl Cuda {
             })?;
             for &kernel in image.kernels {
                 let function = module.load_function(kernel).map_err(failed)?;
-                if programmatic {
-                    let share = CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-                    function.set_attribute(share, ALL_SHARED).map_err(failed)?;
-                }
-                let shared_bytes = AtomicU32::new(WITHOUT_ASKING);
-                kernels.insert(
-                    kernel,
-                    Kernel {
-                        function,
-                        shared_bytes,
-                    },
-                );
+                let loaded = Kernel::new(function, programmatic).map_err(failed)?;
+                kernels.insert(kernel, loaded);
             }
         }
         Ok(Self {
@@ -302,47 +280,7 @@ impl Device for Cuda {
                 problem: "there is no such kernel. This is a bug.".to_owned(),
             })?;
         kernel
-            .allow(launch.shared_bytes)
-            .map_err(|error| driver(launch.kernel, &error))?;
-        // Each argument in eight bytes of its own; the driver reads as many as the kernel's parameter has.
-        let mut values: Vec<u64> = launch.arguments.iter().map(|it| it.to_bits()).collect();
-        let mut pointers: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|value| std::ptr::from_mut(value).cast())
-            .collect();
-        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
-        let mut begins_early = CUlaunchAttribute {
-            id: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: CUlaunchAttributeValue {
-                programmaticStreamSerializationAllowed: 1,
-            },
-        };
-        let config = CUlaunchConfig {
-            gridDimX: gx,
-            gridDimY: gy,
-            gridDimZ: gz,
-            blockDimX: bx,
-            blockDimY: by,
-            blockDimZ: bz,
-            sharedMemBytes: launch.shared_bytes,
-            hStream: stream,
-            attrs: &raw mut begins_early,
-            numAttrs: u32::from(self.programmatic && after_kernel),
-        };
-        // SAFETY: the launch was worked out by the op whose kernel it names, and the same launches are run under
-        // emulation, which judges number of arguments, every access, and whether it waits for the kernel before.
-        #[allow(unsafe_code)]
-        let done = unsafe {
-            let function = kernel.function.cu_function();
-            sys::cuLaunchKernelEx(
-                &raw const config,
-                function,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        };
-        done.result()
+            .launch(launch, stream, self.programmatic && after_kernel)
             .map_err(|error| driver(launch.kernel, &error))?;
         self.after_kernel.store(true, Ordering::Relaxed);
         Ok(())
@@ -381,19 +319,6 @@ impl Device for Cuda {
     fn replay(&self, graph: &RecordedGraph) -> Result<(), OpError> {
         self.bind("replay")?;
         graph.0.launch().map_err(|error| driver("replay", &error))
-    }
-}
-
-impl Kernel {
-    /// More than 48 KiB must be asked for, once.
-    fn allow(&self, shared_bytes: u32) -> Result<(), DriverError> {
-        if shared_bytes <= self.shared_bytes.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let most = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        self.function.set_attribute(most, shared_bytes as i32)?;
-        self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -484,17 +409,10 @@ const LIBRARY_ROWS: u32 = 64;
 /// Shared memory that the largest tile takes, rounded up to what an A100 has.
 const SHARED_BYTES: i32 = 163 << 10;
 
-/// Dynamic shared memory that every kernel may have.
-const WITHOUT_ASKING: u32 = 48 << 10;
-
 /// The first driver that has the function by which cudarc asks for a time between events.
 const TIMES_SINCE: i32 = 12_080;
 
 /// The first driver whose recorded graphs keep programmatic edges.
 const PROGRAMMATIC_SINCE: i32 = 12_030;
-
-/// In percent. A multiprocessor changes how its memory is shared out only when it is empty: if all kernels want the same,
-/// the next one's blocks come up beside those of the one before.
-const ALL_SHARED: i32 = 100;
 
 const NO_FLAGS: CUgraphInstantiate_flags = CUgraphInstantiate_flags(0);

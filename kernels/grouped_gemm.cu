@@ -8,11 +8,12 @@
 //   order    [num_pairs]          u32: pairs token * top_k + rank, expert by expert
 //   offsets  [num_experts + 1]    u32: expert e has order[offsets[e] .. offsets[e + 1]]
 // linear_*:       y[i] = x[i] * w^T                        x [num_rows, k] bf16     y [num_rows, n] f32     w [n, k] bf16
-// Grid: x = tiles of n, y = blocks of rows. Of linear ceil(num_rows / BM), of the others at most min(num_experts, num_pairs) + num_pairs / BM of them. Which expert and
-// which rows a block has it finds in `offsets`, so that nothing waits for the host; blocks beyond the last end at once.
+// Grid: x = tiles of n, y = blocks of rows. Of linear ceil(num_rows / BM), of the others at most min(num_experts, num_pairs) +
+// num_pairs / BM of them. Which expert and which rows a block has it finds in `offsets`, so that nothing waits for the host;
+// blocks beyond the last end at once.
 // Needs k % 8 == 0, n % 8 == 0, num_experts <= 32.
-// Twins: src/ops/experts.rs, grouped_linear, then silu_mul.rs; and linear.rs (sums in another order).  Bound: memory up to some 300 rows per expert, then
-// arithmetic; not measured yet.
+// Twins: src/ops/experts.rs, grouped_linear, then silu_mul.rs; and linear.rs (sums in another order).  Bound: memory up to some
+// 300 rows per expert, then arithmetic; not measured yet.
 //
 // A block multiplies BM rows with BN columns of w, 64 elements of k at a time. STAGES tiles are under way by cp.async:
 //

@@ -269,7 +269,7 @@ impl Sequence {
 
     /// A step has begun that chooses its next token, as the `row`th of that step. The answer says whether it is the last
     /// one, whichever it is.
-    pub(super) fn expect(&mut self, row: u32, max_model_len: usize) -> bool {
+    pub(super) fn begin_token(&mut self, row: u32, max_model_len: usize) -> bool {
         debug_assert!(self.under_way.is_none(), "one token at a time");
         self.under_way = Some(row);
         self.is_full(max_model_len)

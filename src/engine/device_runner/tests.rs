@@ -65,6 +65,22 @@ fn answers(runner: &mut impl Executor, requests: &[Request], ahead: bool) -> Vec
     said
 }
 
+/// A step of a prompt that is not at its end chooses nothing, though it be the first of all.
+#[test]
+fn a_prompt_in_chunks_is_answered_as_in_one() {
+    let mut long = request(SamplingParams {
+        temperature: 0.0,
+        ..SamplingParams::default()
+    });
+    let question = long.prompt.clone();
+    while long.prompt.len() <= 64 {
+        long.prompt = [&long.prompt[..], &question[..]].concat().into();
+    }
+    let requests = [long];
+    let exact = answers(&mut on_cpu(), &requests, false);
+    assert_eq!(answers(&mut on_device(), &requests, true), exact);
+}
+
 fn request(sampling: SamplingParams) -> Request {
     let golden = root().join("models/goldens/seedling/golden.safetensors");
     let golden = candle_core::safetensors::load(golden, &candle_core::Device::Cpu).unwrap();

@@ -76,7 +76,7 @@ impl Scheduler {
     fn expect_token(&mut self, slot: SequenceSlot, row: u32) -> bool {
         let sequence = &mut self.sequences[slot];
         let first = sequence.num_generated() == 0;
-        let is_last = sequence.expect(row, self.max_model_len);
+        let is_last = sequence.begin_token(row, self.max_model_len);
         if first {
             self.release_followers(slot);
         }

@@ -21,7 +21,7 @@ fn main() {
     runtime
         .include(&here)
         .files(
-            ["fibers", "judge", "host", "matrix", "numbers"]
+            ["fibers", "judge", "host", "matrix", "arithmetic", "numbers"]
                 .map(|name| here.join(format!("runtime/{name}.cpp"))),
         )
         .file(&table)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use mixgate_emulate::Buffer;
+use mixgate_emulate::{Architecture, Buffer};
 
 use super::OpError;
 use super::device::{Device, Memory, Staged};
@@ -17,6 +17,7 @@ use super::launch::{Address, Argument, Launch};
 #[derive(Debug, Default)]
 pub struct Emulated {
     is_late: bool,
+    architecture: Architecture,
     /// How many steps may still be recorded, if that is limited.
     room_for_graphs: Option<AtomicUsize>,
     stream: Stream,
@@ -42,7 +43,7 @@ struct Stream(Arc<Mutex<VecDeque<Work>>>);
 
 #[derive(Debug)]
 enum Work {
-    Launch(Launch),
+    Launch(Launch, Architecture),
     Upload(Vec<u8>, Address),
     Copy(Address, Address, usize),
     Send(Arc<Mutex<Vec<u8>>>, usize, Address),
@@ -82,7 +83,9 @@ impl Work {
             mixgate_emulate::download(from.0, bytes).map_err(|fault| failed("download", &fault))
         };
         match self {
-            Self::Launch(launch) => run(&launch).map_err(|fault| failed(launch.kernel, &fault)),
+            Self::Launch(launch, architecture) => {
+                run(&launch, architecture).map_err(|fault| failed(launch.kernel, &fault))
+            }
             Self::Upload(bytes, to) => upload(&bytes, to),
             Self::Copy(from, to, bytes) => {
                 let mut between = vec![0; bytes];
@@ -198,7 +201,7 @@ impl Device for Emulated {
             launches.push(launch.clone());
             return Ok(());
         }
-        self.ask(Work::Launch(launch.clone()))
+        self.ask(Work::Launch(launch.clone(), self.architecture))
     }
 
     fn capture<E: From<OpError>>(
@@ -261,7 +264,7 @@ impl Emulated {
 }
 
 /// Runs one launch to its end or its first fault. Any kernel of `kernels/` may begin before the one before has ended.
-pub fn run(launch: &Launch) -> Result<(), mixgate_emulate::Fault> {
+fn run(launch: &Launch, architecture: Architecture) -> Result<(), mixgate_emulate::Fault> {
     let argument = |argument: &Argument| match *argument {
         Argument::Address(Address(at)) => mixgate_emulate::Argument::Pointer(at),
         Argument::U32(number) => mixgate_emulate::Argument::U32(number),
@@ -273,6 +276,7 @@ pub fn run(launch: &Launch) -> Result<(), mixgate_emulate::Fault> {
         block: launch.block,
         shared_bytes: launch.shared_bytes,
         programmatic: true,
+        architecture,
         arguments: launch.arguments.iter().map(argument).collect(),
     };
     emulated.run()

@@ -57,8 +57,10 @@ extern "C" int emulated_parameters(const char *name) {
 }
 
 // Runs a kernel, one that begins before the kernel before has ended if `programmatic`; 0, or 1 with a sentence in `fault`.
+// `architecture` is a number of enum Architecture.
 extern "C" int emulated_launch(const char *name, const unsigned *grid, const unsigned *block, unsigned dynamic_bytes,
-                               bool programmatic, void *const *arguments, unsigned count, char *fault, std::size_t room) {
+                               bool programmatic, unsigned architecture, void *const *arguments, unsigned count, char *fault,
+                               std::size_t room) {
   Machine &m = machine();
   m.entry = nullptr;
   for (unsigned i = 0; i < emulated_entry_count; ++i)
@@ -86,6 +88,7 @@ extern "C" int emulated_launch(const char *name, const unsigned *grid, const uns
   m.threads = unsigned(threads);
   m.dynamic_bytes = dynamic_bytes;
   m.programmatic = programmatic;
+  m.architecture = Architecture(architecture);
   m.fault = fault;
   m.fault_room = room;
   m.failed = false;

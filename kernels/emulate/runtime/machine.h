@@ -2,7 +2,7 @@
 // runs it, judge.cpp watches each access, host.cpp is what Rust calls.
 #pragma once
 
-#include "../device/emulate.h"
+#include "arithmetic.h"
 
 #include <cstdarg>
 #include <cstdio>
@@ -78,6 +78,7 @@ struct Machine {
   dim3 grid, size, block;
   unsigned threads, dynamic_bytes;
   bool programmatic;  // the kernel before may still run
+  Architecture architecture;
   std::uint32_t block_serial = 0, launch_serial = 0;
   char *fault;
   std::size_t fault_room;

@@ -6,10 +6,16 @@
 //   8-bit  A, 16x32: register r holds row g + 8 (r % 2), columns 4t … 4t + 3 (+ 16 for r = 2, 3)
 //   8-bit  B, 32x8:  register r holds rows 4t … 4t + 3 (+ 16 for r = 1), column g
 //   C and D, 16x8:   element i is at row g + 8 (i / 2), column 2t + i % 2
+//
+// Floats add as the launch's architecture adds them, to the last bit: arithmetic.h.
 
-#include "../device/emulate.h"
+#include "arithmetic.h"
+#include "machine.h"
 
 namespace emulated {
+
+using namespace runtime;
+
 namespace {
 
 constexpr unsigned EVERYBODY = 0xffffffffu;
@@ -19,39 +25,43 @@ struct Operands {
 };
 static_assert(sizeof(Operands) <= stride, "what a lane brings fits its place");
 
-float float_of(unsigned word, unsigned half, Type type) {
-  const std::uint16_t bits = std::uint16_t(word >> (16 * half));
-  return type == BF16 ? __bfloat162float({bits}) : emulated_half_to_float(bits);
-}
+std::uint16_t half_word(unsigned word, unsigned half) { return std::uint16_t(word >> (16 * half)); }
+std::uint8_t byte_of(unsigned word, unsigned byte) { return std::uint8_t(word >> (8 * byte)); }
 
-// OCP 8-bit floating point, E4M3: no infinities, one NaN.
-float float_of_e4m3(unsigned char bits) {
-  const unsigned exponent = bits >> 3 & 15, fraction = bits & 7;
-  float magnitude;
-  if (exponent == 15 && fraction == 7)
-    magnitude = __uint_as_float(0x7fffffffu);
-  else
-    magnitude = exponent ? std::ldexp(float(8 + fraction), int(exponent) - 10) : std::ldexp(float(fraction), -9);
-  return bits & 0x80 ? -magnitude : magnitude;
-}
-
-// The four elements of D that the calling lane owns: sums over k of `product(a's lane, a's register, b's lane, b's
-// register, position in the register)`. A register holds `in_register` elements of k.
-template <class Sum, class Product>
-void each_element(const unsigned char *all, unsigned in_register, Sum *d, Product product) {
-  const unsigned g = lane() / 4, t = lane() % 4;
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = g + 8 * (i / 2), column = 2 * t + i % 2;
-    Sum sum = d[i];
-    for (unsigned k = 0; k < 8 * in_register; ++k) {
-      const unsigned half = k / (4 * in_register), quarter = k / in_register % 4, position = k % in_register;
-      const auto left = from_lane<Operands>(all, row % 8 * 4 + quarter);
-      const auto right = from_lane<Operands>(all, column * 4 + quarter);
-      sum += product(left.a[2 * half + row / 8], right.b[half], position);
-    }
-    d[i] = sum;
+// Row `row` of A or column `column` of B: `take(register, position in it, k)` for each k. A register holds `in_register` of k.
+template <class Take> void each_of_row(const unsigned char *all, unsigned row, unsigned in_register, Take take) {
+  for (unsigned quarter = 0; quarter < 4; ++quarter) {
+    const auto lane = from_lane<Operands>(all, row % 8 * 4 + quarter);
+    for (unsigned half = 0; half < 2; ++half)
+      for (unsigned at = 0; at < in_register; ++at)
+        take(lane.a[2 * half + row / 8], at, (4 * half + quarter) * in_register + at);
   }
 }
+template <class Take> void each_of_column(const unsigned char *all, unsigned column, unsigned in_register, Take take) {
+  for (unsigned quarter = 0; quarter < 4; ++quarter) {
+    const auto lane = from_lane<Operands>(all, column * 4 + quarter);
+    for (unsigned half = 0; half < 2; ++half)
+      for (unsigned at = 0; at < in_register; ++at) take(lane.b[half], at, (4 * half + quarter) * in_register + at);
+  }
+}
+
+// The four elements of D that the calling lane owns: `sum(d, row of A, column of B)`, each taken apart once by
+// `put(vector, register, position in it, k)`.
+template <class Vector, class Element, class Put, class Sum>
+void each_element(const unsigned char *all, unsigned in_register, Element *d, Put put, Sum sum) {
+  const unsigned g = lane() / 4, t = lane() % 4;
+  Vector rows[2], columns[2];
+  for (unsigned i = 0; i < 2; ++i) {
+    each_of_row(all, g + 8 * i, in_register, [&](unsigned word, unsigned at, unsigned k) { put(rows[i], word, at, k); });
+    each_of_column(all, 2 * t + i, in_register, [&](unsigned word, unsigned at, unsigned k) { put(columns[i], word, at, k); });
+  }
+  for (unsigned i = 0; i < 4; ++i) d[i] = sum(d[i], rows[i / 2], columns[i % 2]);
+}
+
+struct Bytes {
+  unsigned char at[32];
+};
+void put_byte(Bytes &bytes, unsigned word, unsigned at, unsigned k) { bytes.at[k] = byte_of(word, at); }
 
 }  // namespace
 
@@ -73,22 +83,28 @@ void load_matrix(unsigned *fragment, unsigned count, bool transposed, const void
 void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
-  each_element(all, 2, d, [=](unsigned x, unsigned y, unsigned at) { return float_of(x, at, type) * float_of(y, at, type); });
+  const Architecture whose = machine().architecture;
+  each_element<Factors>(
+      all, 2, d,
+      [=](Factors &factors, unsigned word, unsigned at, unsigned k) { take_apart(factors, k, half_word(word, at), type); },
+      [=](float c, const Factors &row, const Factors &column) { return dot_add_16(c, row, column, type, whose); });
 }
 
 void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
-  each_element(all, 4, d, [](unsigned x, unsigned y, unsigned at) {
-    return int(std::int8_t(x >> (8 * at))) * int(std::int8_t(y >> (8 * at)));
+  each_element<Bytes>(all, 4, d, put_byte, [](int c, const Bytes &row, const Bytes &column) {
+    for (unsigned k = 0; k < 32; ++k) c += int(std::int8_t(row.at[k])) * int(std::int8_t(column.at[k]));
+    return c;
   });
 }
 
 void mma_m16n8k32_e4m3(float *d, const unsigned *a, const unsigned *b) {
+  if (machine().architecture == AMPERE) fail("multiplies E4M3, which Ampere's tensor cores do not");
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
-  each_element(all, 4, d, [](unsigned x, unsigned y, unsigned at) {
-    return float_of_e4m3(std::uint8_t(x >> (8 * at))) * float_of_e4m3(std::uint8_t(y >> (8 * at)));
+  each_element<Bytes>(all, 4, d, put_byte, [](float c, const Bytes &row, const Bytes &column) {
+    return dot_add_32_e4m3(c, row.at, column.at);
   });
 }
 

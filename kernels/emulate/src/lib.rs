@@ -224,6 +224,17 @@ pub enum Argument {
     F32(f32),
 }
 
+/// Whose tensor cores a kernel's products are added by, to the last bit (`runtime/arithmetic.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Architecture {
+    /// sm_80: eight products at once. It has none for E4M3.
+    Ampere = 0,
+    /// sm_90: sixteen products at once.
+    #[default]
+    Hopper = 1,
+}
+
 /// How a kernel is launched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch<'a> {
@@ -238,6 +249,8 @@ pub struct Launch<'a> {
     /// Whether it may begin before the kernel before has ended (programmatic dependent launch). Then each of its threads
     /// must wait for that one before it writes to a buffer, reads there what a kernel has written, or ends.
     pub programmatic: bool,
+    /// The GPU whose arithmetic it is.
+    pub architecture: Architecture,
     /// In the order of the kernel's parameters.
     pub arguments: Vec<Argument>,
 }
@@ -275,6 +288,7 @@ impl Launch<'_> {
             self.block,
             self.shared_bytes,
             self.programmatic,
+            self.architecture,
             &mut values,
         )
     }
@@ -298,6 +312,7 @@ pub fn launch_raw(
     block: [u32; 3],
     shared_bytes: u32,
     programmatic: bool,
+    architecture: Architecture,
     values: &mut [u64],
 ) -> Result<(), Fault> {
     let mut addresses: Vec<*mut c_void> = values
@@ -316,6 +331,7 @@ pub fn launch_raw(
             block.as_ptr(),
             shared_bytes,
             programmatic,
+            architecture as u32,
             addresses.as_mut_ptr(),
             addresses.len() as u32,
             said.as_mut_ptr().cast(),
@@ -358,6 +374,7 @@ unsafe extern "C" {
         block: *const u32,
         dynamic_bytes: u32,
         programmatic: bool,
+        architecture: u32,
         arguments: *mut *mut c_void,
         count: u32,
         fault: *mut c_char,

@@ -9,6 +9,7 @@ fn launch(kernel: &str, blocks: u32, threads: u32, arguments: Vec<Argument>) -> 
         block: [threads, 1, 1],
         shared_bytes: 0,
         programmatic: false,
+        architecture: Architecture::Hopper,
         arguments,
     };
     launch.run().map_err(|fault| fault.to_string())
@@ -183,6 +184,7 @@ fn dynamic_shared_memory_ends_where_the_launch_says() {
         block: [64, 1, 1],
         shared_bytes: 256,
         programmatic: false,
+        architecture: Architecture::Hopper,
         arguments: vec![to.pointer()],
     };
     launch.run().unwrap();
@@ -319,6 +321,7 @@ fn a_kernel_that_begins_early_touches_nothing_of_kernels_before_its_wait() {
             block: [32, 1, 1],
             shared_bytes: 0,
             programmatic,
+            architecture: Architecture::Hopper,
             arguments: vec![
                 weights.pointer(),
                 x.pointer(),

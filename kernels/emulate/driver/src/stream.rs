@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CStr;
 
-use mixgate_emulate::{download, launch_raw, upload};
+use mixgate_emulate::{Architecture, download, launch_raw, upload};
 
 /// A launch with its arguments' values.
 #[derive(Clone)]
@@ -153,6 +153,7 @@ impl Recorded {
             self.block,
             self.shared_bytes,
             self.programmatic,
+            Architecture::Hopper,
             &mut self.values,
         )
         .map_err(|fault| fault.to_string())

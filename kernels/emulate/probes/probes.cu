@@ -205,6 +205,23 @@ KERNEL probe_mma_e4m3(const unsigned *a, const unsigned *b, float *d) {
 }
 EMULATED(probe_mma_e4m3)
 
+// d[16][8] = a · bᵀ + c for each block, fragments from global memory: of bf16 (type 0) or f16 (1) with a[16][16] and b[8][16], or
+// of E4M3 (2) with a[16][32] and b[8][32].
+KERNEL probe_mma_sums(const unsigned *a, const unsigned *b, const float *c, float *d, unsigned type) {
+  const unsigned lane = threadIdx.x, g = lane / 4, t = lane % 4;
+  a += blockIdx.x * 128, b += blockIdx.x * 64, c += blockIdx.x * 128, d += blockIdx.x * 128;
+  unsigned fragment_a[4], fragment_b[2];
+  for (unsigned r = 0; r < 4; ++r) fragment_a[r] = a[(g + r % 2 * 8) * 8 + t + r / 2 * 4];
+  for (unsigned r = 0; r < 2; ++r) fragment_b[r] = b[g * 8 + t + r * 4];
+  float sum[4];
+  for (unsigned i = 0; i < 4; ++i) sum[i] = c[(g + i / 2 * 8) * 8 + t * 2 + i % 2];
+  if (type == 0) mma_bf16(sum, fragment_a, fragment_b);
+  else if (type == 1) mma_f16(sum, fragment_a, fragment_b);
+  else mma_e4m3(sum, fragment_a, fragment_b);
+  for (unsigned i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = sum[i];
+}
+EMULATED(probe_mma_sums)
+
 KERNEL probe_conversions(const float *in, unsigned *as_bf16, unsigned *as_half, float *half_back, unsigned count) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;

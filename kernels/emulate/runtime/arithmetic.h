@@ -13,7 +13,7 @@
 // product or an accumulator of zero counts as if it had exponent −108 − F. NaN, infinity times zero and infinities of both
 // signs give the NaN 0x7fffffff; a sum beyond f32 is an infinity; there is no −0.
 //
-// ../goldens/tensor_cores.txt, which scripts/goldens/tensor_cores.py writes by that package, holds this to its bits.
+// ../goldens, which scripts/goldens/tensor_cores.py writes by that package, holds this to its bits.
 #pragma once
 
 #include "../device/emulate.h"

@@ -1,5 +1,7 @@
 //! What kernels may do, gives what a GPU would give; what they may not, is named.
 
+mod tensor_cores;
+
 use super::*;
 
 fn launch(kernel: &str, blocks: u32, threads: u32, arguments: Vec<Argument>) -> Result<(), String> {

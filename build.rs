@@ -1,7 +1,7 @@
 //! Compiles `kernels/*.cu` for the `cuda` feature; without it there is nothing to do.
 //!
 //! Each file becomes one image that holds machine code for sm_80 (A100) and sm_90 (H100, H200), and PTX for whatever comes
-//! later. The images go into the binary; no CUDA library is linked.
+//! later; what uses Hopper's own instructions, `warpgroup_*.cu`, for sm_90a alone. The images go into the binary; no CUDA library is linked.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,10 @@ fn main() {
     let table = sources.iter().fold(String::new(), |mut table, source| {
         let kernels = kernels_of(source);
         let image = image_of(source, &out);
-        let line = format!("Image {{ kernels: &{kernels:?}, fatbin: include_bytes!({image:?}) }},");
+        let is_for_hopper = is_for_hopper(source);
+        let line = format!(
+            "Image {{ kernels: &{kernels:?}, is_for_hopper: {is_for_hopper}, fatbin: include_bytes!({image:?}) }},"
+        );
         let _ = writeln!(table, "{line}");
         table
     });
@@ -62,10 +65,20 @@ fn compile_all(nvcc: &Path, sources: &[PathBuf], out: &Path) {
 }
 
 fn compile(nvcc: &Path, source: &Path, image: &Path) {
+    let architectures: &[&str] = match is_for_hopper(source) {
+        true => &["arch=compute_90a,code=sm_90a"],
+        false => &[
+            "arch=compute_80,code=sm_80",
+            "arch=compute_90,code=[sm_90,compute_90]",
+        ],
+    };
     let output = Command::new(nvcc)
         .args(["-fatbin", "-std=c++17", "-O3"])
-        .args(["-gencode", "arch=compute_80,code=sm_80"])
-        .args(["-gencode", "arch=compute_90,code=[sm_90,compute_90]"])
+        .args(
+            architectures
+                .iter()
+                .flat_map(|architecture| ["-gencode", architecture]),
+        )
         .arg("-o")
         .args([image, source])
         .output()
@@ -74,6 +87,11 @@ fn compile(nvcc: &Path, source: &Path, image: &Path) {
         let said = String::from_utf8_lossy(&output.stderr);
         fail(&format!("nvcc refused {}:\n{said}", source.display()));
     }
+}
+
+fn is_for_hopper(source: &Path) -> bool {
+    let name = source.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with("warpgroup_")
 }
 
 fn image_of(source: &Path, out: &Path) -> PathBuf {

@@ -1,5 +1,5 @@
 // Products with quantised weights on tensor cores, the experts' and plain ones: what the formats share. Each format has a file
-// of its own, quantised_<format>.cu, with its codes, its scales and its kernels.
+// of its own, quantised_<format>.cuh, with its codes and its scales.
 //
 // experts_in_*:   y[i] = act(x[order[i] / top_k] * w[expert]^T)   x [num_tokens, k] bf16   y [num_rows, n / 2] bf16, sorted
 // experts_out_*:  y[order[i]] = x[i] * w[expert]^T                x [num_rows, k] bf16     y [num_rows, n] f32, by pair
@@ -25,39 +25,15 @@
 // bytes permuted by the row's number, so that the eight rows of an ldmatrix lie in different banks.
 #pragma once
 
-#include "expert_rows.cuh"
+#include "quantised.cuh"
 
-// Of a step, a row of x takes X_BYTES, in CHUNKS of 16 bytes.
-constexpr unsigned STEP = 128, STRIP = 32, X_BYTES = 2 * STEP, CHUNKS = X_BYTES / 16;
-
-// Where chunk `chunk` of row `row` of x lies in a tile, in bytes.
-__device__ __forceinline__ unsigned swizzled_step(unsigned row, unsigned chunk) {
-  return row * X_BYTES + (chunk ^ (row % 8)) * 16;
-}
-
-// So many words at a multiple of their bytes.
-template <unsigned WORDS> __device__ __forceinline__ void load_words(const unsigned char *at, unsigned (&words)[WORDS]) {
-  static_assert(WORDS == 1 || WORDS == 2 || WORDS == 4, "one access");
-  if constexpr (WORDS == 4) {
-    const uint4 four = load16(at);
-    words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
-  } else if constexpr (WORDS == 2) {
-    const uint2 two = load_two_words(at);
-    words[0] = two.x, words[1] = two.y;
-  } else {
-    words[0] = load_word(at);
+// Rows of x beside each other, the chunks of each permuted by the row's number.
+struct Permuted {
+  static constexpr unsigned ROW_BYTES = X_BYTES;
+  static __device__ __forceinline__ unsigned place(unsigned row, unsigned chunk) {
+    return row * X_BYTES + (chunk ^ (row % 8)) * 16;
   }
-}
-
-// Scales that are f16, one of each group and column.
-template <unsigned TILES>
-__device__ __forceinline__ void f16_scales(const unsigned char *strip, unsigned group, unsigned mine,
-                                           float (&scales)[TILES][2]) {
-  unsigned words[TILES];
-  load_words(strip + group * 2 * STRIP + mine, words);
-#pragma unroll
-  for (unsigned j = 0; j < TILES; ++j) unpack_f16x2(words[j], scales[j]);
-}
+};
 
 // sum = a * b, or sum += a * b.
 __device__ __forceinline__ void add_product(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2], bool from_zero) {
@@ -75,7 +51,7 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
   // A run's mma wait for each other. A warp with few sums has all runs under way; one with many has no registers for that.
   constexpr unsigned AT_ONCE = TILES_M == 1 ? RUNS : 1;
   const unsigned lane = threadIdx.x % WARP, mine = lane % 4 * 16 + tile * 4;
-  const unsigned x_mine = swizzled_step(lane % 16, lane / 16);
+  const unsigned x_mine = Permuted::place(lane % 16, lane / 16);
 #pragma unroll 1
   for (unsigned first = 0; first < RUNS; first += AT_ONCE) {
     unsigned codes[AT_ONCE][TILES_N][WORDS];
@@ -131,17 +107,14 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
   }
 }
 
-enum QuantisedRule { QUANTISED_IN, QUANTISED_OUT };
-
 // BM x BN per block, WM x WN per warp. `order` and `offsets` may be null if the rule is OUT.
 template <class Format, unsigned BM, unsigned BN, unsigned WM, unsigned WN, unsigned STAGES, QuantisedRule RULE, class Out>
 __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned char *w, const unsigned *order,
                                                    const unsigned *offsets, Out *y, unsigned num_rows, unsigned n, unsigned k,
                                                    unsigned num_experts, unsigned top_k) {
   constexpr unsigned WARPS_N = BN / WN, THREADS = BM / WM * WARPS_N * WARP, TILES_M = WM / 16, TILES_N = WN / 8;
-  constexpr unsigned STRIPS = BN / STRIP, PIECES = Format::SHARED_BYTES / 16;
+  constexpr unsigned STRIPS = BN / STRIP;
   static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && STRIP % WN == 0, "warps cover the block, each in one strip");
-  static_assert(Format::CODES_AT + STRIP * STEP * Format::BITS / 8 == Format::SHARED_BYTES, "codes end a strip's step");
 
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, plain_first = blockIdx.y * BM;
   const bool plain = RULE == QUANTISED_OUT && order == nullptr;
@@ -150,58 +123,20 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
   const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
   const unsigned first = its.first, rows = its.count;
   if (!plain && rows == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN, strips = (n + STRIP - 1) / STRIP;
-  const size_t strip_bytes = size_t(k / STEP) * Format::STEP_BYTES;
+  const unsigned column = blockIdx.x * BN;
 
   DYNAMIC_SHARED(memory);
   unsigned char *x_tiles = memory;                            // [STAGES][BM][X_BYTES]
   unsigned char *w_strips = memory + STAGES * BM * X_BYTES;  // [STAGES][STRIPS][SHARED_BYTES]
 
-  // A thread copies one chunk of every X_ROWS-th row of x. Where these begin, in chunks: 64 GiB are within reach.
-  constexpr unsigned X_ROWS = THREADS / CHUNKS, X_TURNS = BM / X_ROWS;
-  static_assert(X_ROWS % 8 == 0 && BM % X_ROWS == 0, "a thread's chunks lie alike in their rows, swizzled too");
-  const unsigned x_row = threadIdx.x / CHUNKS, x_chunk = threadIdx.x % CHUNKS;
-  const unsigned x_slot = swizzled_step(x_row, x_chunk);
-  unsigned x_places[X_TURNS];
-#pragma unroll
-  for (unsigned turn = 0; turn < X_TURNS; ++turn) {
-    const unsigned row = x_row + turn * X_ROWS, at = first + row;
-    if (row < rows) {
-      x_places[turn] = (RULE == QUANTISED_IN ? order[at] / top_k : at) * (k / 8) + x_chunk;
-    } else {
-      // Rows that are not there stay zero, so that mma reads nothing stray. Their sums are dropped.
-      for (unsigned stage = 0; stage < STAGES; ++stage)
-        store16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, uint4{0, 0, 0, 0});
-    }
-  }
-  // And every PIECE_THREADS-th piece of one strip. Beyond the last strip that is the last once more: its sums are dropped.
-  constexpr unsigned PIECE_THREADS = THREADS / STRIPS, PIECE_TURNS = (PIECES + PIECE_THREADS - 1) / PIECE_THREADS;
-  const unsigned w_strip = threadIdx.x / PIECE_THREADS, w_piece = threadIdx.x % PIECE_THREADS;
-  const unsigned char *weights =
-      w + (size_t(its.expert) * strips + min(column / STRIP + w_strip, strips - 1)) * strip_bytes;
-
-  const auto ask_x = [&](unsigned stage, unsigned step) {
-    const unsigned char *x_from = reinterpret_cast<const unsigned char *>(x) + step * X_BYTES;
-#pragma unroll
-    for (unsigned turn = 0; turn < X_TURNS; ++turn)
-      if (x_row + turn * X_ROWS < rows)
-        copy_async16(x_tiles + (stage * BM + turn * X_ROWS) * X_BYTES + x_slot, x_from + size_t(x_places[turn]) * 16, true);
-  };
-  const auto ask_w = [&](unsigned stage, unsigned step) {
-    unsigned char *w_to = w_strips + (stage * STRIPS + w_strip) * Format::SHARED_BYTES + w_piece * 16;
-#pragma unroll
-    for (unsigned turn = 0; turn < PIECE_TURNS; ++turn) {
-      const unsigned piece = w_piece + turn * PIECE_THREADS;
-      if (piece < PIECES) copy_async16(w_to + turn * PIECE_THREADS * 16, weights + Format::piece_at(step, piece), true);
-    }
-  };
+  const Copies<Format, Permuted, BM, BN, THREADS, STAGES, RULE> copies(memory, x, w, order, its, column, n, k, top_k);
 
   // Weights no kernel writes: of a plain product, they are on their way while the kernel before ends.
   const unsigned steps = k / STEP, begun = min(steps, STAGES - 1);
-  for (unsigned stage = 0; stage < begun; ++stage) ask_w(stage, stage);
+  for (unsigned stage = 0; stage < begun; ++stage) copies.ask_w(stage, stage);
   if (plain) wait_for_previous();
   for (unsigned stage = 0; stage + 1 < STAGES; ++stage) {
-    if (stage < begun) ask_x(stage, stage);
+    if (stage < begun) copies.ask_x(stage, stage);
     commit_async();
   }
 
@@ -214,8 +149,8 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
     __syncthreads();
     if (step + STAGES - 1 < steps) {
       const unsigned free = stage == 0 ? STAGES - 1 : stage - 1;
-      ask_x(free, step + STAGES - 1);
-      ask_w(free, step + STAGES - 1);
+      copies.ask_x(free, step + STAGES - 1);
+      copies.ask_w(free, step + STAGES - 1);
     }
     commit_async();
     const unsigned char *strip = w_strips + (stage * STRIPS + warp_n / STRIP) * Format::SHARED_BYTES;

@@ -21,8 +21,16 @@ fn main() {
     runtime
         .include(&here)
         .files(
-            ["fibers", "judge", "host", "matrix", "arithmetic", "numbers"]
-                .map(|name| here.join(format!("runtime/{name}.cpp"))),
+            [
+                "fibers",
+                "judge",
+                "host",
+                "matrix",
+                "warpgroup",
+                "arithmetic",
+                "numbers",
+            ]
+            .map(|name| here.join(format!("runtime/{name}.cpp"))),
         )
         .file(&table)
         .compile("emulated_runtime");

@@ -2,8 +2,9 @@
 """Compiles every kernel and holds what became of it against kernels/resources.txt. Needs nvcc and cuobjdump, no GPU.
 
 A kernel may not take more registers or shared memory than the table says, spill more, or lose its tensor-core
-instructions or its 16-byte loads. From sm_90 on each must have the instruction that waits for the kernel before it
-(kernels/device.cuh, wait_for_previous). `--write` writes the table anew: look at what changed before you commit it.
+instructions or its 16-byte loads, and products by warpgroups may not wait for each other. From sm_90 on each must have
+the instruction that waits for the kernel before it (kernels/device.cuh, wait_for_previous). `--write` writes the table
+anew: look at what changed before you commit it.
 """
 
 import concurrent.futures
@@ -16,6 +17,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLE = ROOT / "kernels" / "resources.txt"
 ARCHITECTURES = ("sm_80", "sm_90")
+# What uses Hopper's own instructions, as build.rs has it.
+FOR_HOPPER = "warpgroup_*.cu"
 HEADER = """\
 # What each kernel takes of a GPU, as nvcc {version} compiles it: registers of a thread, static shared memory of a block and
 # spilled bytes of a thread; whether it multiplies on tensor cores, and how it loads 16 bytes: to registers (LDG), past them
@@ -52,6 +55,8 @@ def compiled(source, architecture):
         flags = ["-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-cubin"]
         _, said = run("nvcc", *flags, "-o", cubin, source)
         sass, _ = run("cuobjdump", "-sass", cubin)
+    if "serialized" in said:
+        sys.exit(f"error: {source.name} {architecture}: products by warpgroups wait for each other\n{said}")
     code = functions(sass)
     rows = {}
     for found in INFO.finditer(said):
@@ -63,13 +68,17 @@ def compiled(source, architecture):
             int(found["registers"]),
             int(found["shared"] or 0),
             int(found["stores"]) + int(found["loads"]),
-            "yes" if re.search(r"\b[HIQ]MMA\.", body) else "no",
+            "yes" if re.search(r"\b[HIQ]G?MMA\.", body) else "no",
             "+".join(wide) or "none",
         )
     names = set(re.findall(r"^EMULATED\((\w+)\)", source.read_text(), re.MULTILINE))
     if names != {name for name, _ in rows}:
         sys.exit(f"error: {source.name} says EMULATED of {sorted(names)}, nvcc has {sorted(name for name, _ in rows)}")
     return rows
+
+
+def architectures_of(source):
+    return ("sm_90a",) if source.match(FOR_HOPPER) else ARCHITECTURES
 
 
 def read_table():
@@ -108,7 +117,7 @@ def written(rows):
 
 def main():
     sources = sorted((ROOT / "kernels").glob("*.cu"))
-    work = [(source, architecture) for source in sources for architecture in ARCHITECTURES]
+    work = [(source, architecture) for source in sources for architecture in architectures_of(source)]
     rows = {}
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for its in pool.map(lambda item: compiled(*item), work):

@@ -78,6 +78,8 @@ pub struct ModelSettings {
     pub cuda_graphs: bool,
     /// Whether dense products of many rows are left to cuBLASLt.
     pub cublaslt: bool,
+    /// Whether warpgroups multiply steps of many rows, where a GPU has them.
+    pub wgmma: bool,
     /// How the weights of linear layers are stored; `None`: as the checkpoint has them.
     pub dtype: Option<Storage>,
     /// The name that clients ask for.
@@ -188,6 +190,7 @@ impl Config {
                 device: settings.device,
                 cuda_graphs: settings.cuda_graphs,
                 cublaslt: settings.cublaslt,
+                wgmma: settings.wgmma,
                 dtype: settings.dtype.0,
                 chat_template: settings.chat_template,
                 max_model_len: settings.max_model_len.map(usize::from),

@@ -189,6 +189,10 @@ settings! {
     /// Then a row's last bits depend on how many share its step. Experts and quantised layers have kernels of their own.
     cublaslt: bool { group: Model, value: "true|false", default: DefaultValue::Is("false"), short: false }
 
+    /// Multiply steps of many rows by Hopper's warpgroups, where the GPU has them; =false turns it off
+    /// The bits are those of single warps; that is tried at the start.
+    wgmma: bool { group: Model, value: "true|false", default: DefaultValue::Is("true"), short: false }
+
     /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
     /// auto keeps them as the checkpoint has them. The others are made of those while they load: w4a16 and q4_k take about
     /// a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates stay as they are.

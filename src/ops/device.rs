@@ -6,6 +6,16 @@ use std::time::Duration;
 use super::OpError;
 use super::launch::{Address, Launch};
 
+/// What multiplies steps of many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Multiplier {
+    /// Single warps, by `mma.sync`: any GPU's.
+    #[default]
+    Warps,
+    /// Warpgroups, by `wgmma`: Hopper's. The bits are the same.
+    Warpgroups,
+}
+
 /// A device with one stream: what is asked of it happens in order.
 ///
 /// # Errors
@@ -55,10 +65,15 @@ pub trait Device: Debug + Send + Sync {
     /// Runs a kernel.
     fn launch(&self, launch: &Launch) -> Result<(), OpError>;
 
+    /// What its products of many rows are to be multiplied by.
+    fn multiplier(&self) -> Multiplier {
+        Multiplier::Warps
+    }
+
     /// `y = x · wᵀ` of bf16 rows and weights, as [`super::linear_launch`]; by a library, where the device has one and such
     /// a product is worth it.
     fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
-        self.launch(&super::linear_launch(at, sizes))
+        self.launch(&super::linear_launch(self.multiplier(), at, sizes))
     }
 
     /// Records what `work` asks for, without doing it. `work` neither allocates, uploads nor downloads.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mixgate_emulate::{Architecture, Buffer};
 
 use super::OpError;
-use super::device::{Device, Memory, Staged};
+use super::device::{Device, Memory, Multiplier, Staged};
 use super::launch::{Address, Argument, Launch};
 
 /// A device that runs kernels as fibers. Memory begins poisoned: to read what nobody has written is a fault.
@@ -150,6 +150,13 @@ impl Device for Emulated {
 
     fn describe(&self) -> String {
         "emulated".to_owned()
+    }
+
+    fn multiplier(&self) -> Multiplier {
+        match self.architecture {
+            Architecture::Ampere => Multiplier::Warps,
+            Architecture::Hopper => Multiplier::Warpgroups,
+        }
     }
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory, OpError> {

@@ -8,7 +8,7 @@ use super::lanes::Isa;
 use super::launch::{Address, Launch};
 use super::matrix::with_weights;
 use super::tile::Tile;
-use super::{Matrix, OpError};
+use super::{Matrix, Multiplier, OpError};
 
 /// Which rows go to which expert, as [`super::sort_by_expert`] writes it.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +65,13 @@ pub struct GroupedSizes {
 ///
 /// The grid has room for any distribution of the pairs over the experts: how many rows each has is known on the device
 /// alone.
-pub fn grouped_linear_launch(at: GroupedLinear, side: Side, sizes: GroupedSizes) -> Launch {
-    let tile = Tile::for_rows(sizes.num_pairs.div_ceil(sizes.num_experts));
+pub fn grouped_linear_launch(
+    by: Multiplier,
+    at: GroupedLinear,
+    side: Side,
+    sizes: GroupedSizes,
+) -> Launch {
+    let tile = Tile::for_rows(by, sizes.num_pairs.div_ceil(sizes.num_experts));
     grouped_linear_launch_with(tile, at, side, sizes)
 }
 
@@ -88,7 +93,7 @@ pub(super) fn grouped_linear_launch_with(
     let row_blocks = num_pairs.min(num_experts) + num_pairs / rows;
     Launch {
         kernel: tile.experts_kernel(side),
-        grid: [n.div_ceil(Tile::COLUMNS), row_blocks, 1],
+        grid: [n.div_ceil(tile.columns()), row_blocks, 1],
         block: [threads, 1, 1],
         shared_bytes: tile.shared_bytes(),
         arguments: vec![

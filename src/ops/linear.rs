@@ -7,7 +7,7 @@ use super::dot::{Product, Rows, Weight, multiply};
 use super::launch::{Address, Launch};
 use super::matrix::with_weights;
 use super::tile::Tile;
-use super::{Matrix, OpError};
+use super::{Matrix, Multiplier, OpError};
 
 const OP: &str = "linear";
 
@@ -58,8 +58,8 @@ fn typed<W: Weight>(
 /// - `y`: `[m, n]`, f32
 ///
 /// `n` and `k` are multiples of 8.
-pub fn linear_launch(at: [Address; 3], sizes: [u32; 3]) -> Launch {
-    linear_launch_with(Tile::for_rows(sizes[0]), at, sizes)
+pub fn linear_launch(by: Multiplier, at: [Address; 3], sizes: [u32; 3]) -> Launch {
+    linear_launch_with(Tile::for_rows(by, sizes[0]), at, sizes)
 }
 
 /// The same, in blocks of `tile`.
@@ -70,7 +70,7 @@ pub(super) fn linear_launch_with(
 ) -> Launch {
     Launch {
         kernel: tile.linear_kernel(),
-        grid: [n.div_ceil(Tile::COLUMNS), m.div_ceil(tile.rows()), 1],
+        grid: [n.div_ceil(tile.columns()), m.div_ceil(tile.rows()), 1],
         block: [tile.threads(), 1, 1],
         shared_bytes: tile.shared_bytes(),
         arguments: vec![x.into(), w.into(), y.into(), m.into(), n.into(), k.into()],

@@ -10,6 +10,8 @@
 //! That makes a sequence's logits the same bits alone, batched, chunked and preempted. [`dot`] says how for products.
 
 mod access;
+#[cfg(any(test, feature = "cuda"))]
+mod agreement;
 mod codes;
 mod copy_blocks;
 #[cfg(feature = "cuda")]
@@ -42,7 +44,7 @@ mod weighted_sum;
 pub use copy_blocks::copy_blocks;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use device::{Device, Memory, Staged};
+pub use device::{Device, Memory, Multiplier, Staged};
 pub use embedding::{embedding, embedding_launch, gather_rows_launch};
 pub use experts::{
     GroupedLinear, GroupedSizes, Routing, Side, combine_experts, grouped_linear,

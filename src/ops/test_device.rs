@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::OpError;
 #[cfg(feature = "cuda")]
 use super::cuda::{Cuda, CudaMemory, CudaStaged, RecordedGraph};
-use super::device::{Device, Memory, Staged};
+use super::device::{Device, Memory, Multiplier, Staged};
 use super::emulated::{Emulated, EmulatedMemory, EmulatedStaged};
 use super::launch::{Address, Launch};
 
@@ -64,7 +64,8 @@ fn open() -> Option<Cuda> {
     let name = std::env::var("MIXGATE_TEST_DEVICE").ok()?;
     let ordinal = name.strip_prefix("cuda:").and_then(|it| it.parse().ok());
     let ordinal = ordinal.unwrap_or_else(|| panic!("MIXGATE_TEST_DEVICE is {name}, wanted cuda:N"));
-    Some(Cuda::open(ordinal).unwrap_or_else(|error| panic!("{error}")))
+    let gpu = Cuda::open(ordinal).and_then(Cuda::with_warpgroups);
+    Some(gpu.unwrap_or_else(|error| panic!("{error}")))
 }
 
 impl TestDevice {
@@ -237,6 +238,14 @@ impl Device for TestDevice {
             Self::Emulated(device) => device.launch(launch),
             #[cfg(feature = "cuda")]
             Self::Gpu(device) => device.launch(launch),
+        }
+    }
+
+    fn multiplier(&self) -> Multiplier {
+        match self {
+            Self::Emulated(device) => device.multiplier(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(device) => device.multiplier(),
         }
     }
 

@@ -59,6 +59,16 @@ void wait_async(unsigned pending);
 void wait_for_previous();
 unsigned lane();
 
+// wgmma: where shared memory begins, an address in it is a number as descriptors want it.
+unsigned shared_address(const void *at);
+void fence_shared();
+void warpgroup_fence();
+void commit_products();
+void wait_products(unsigned pending);
+// Of d, `tiles` tiles of 8 columns. a from registers, or described if `a` is null.
+void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_t a_matrix, std::uint64_t b_matrix,
+                       bool from_zero);
+
 enum Type { BF16, F16 };
 // ldmatrix and mma.sync, by the fragment layouts that the PTX ISA documents.
 void load_matrix(unsigned *fragment, unsigned count, bool transposed, const void *row);
@@ -66,7 +76,7 @@ void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type);
 void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b);
 void mma_m16n8k32_e4m3(float *d, const unsigned *a, const unsigned *b);
 
-enum Kind : unsigned { SHUFFLE = 1, VOTE, SYNC, MATRIX, MMA };
+enum Kind : unsigned { SHUFFLE = 1, VOTE, SYNC, MATRIX, MMA, WGMMA };
 
 template <class T> inline T from_lane(const unsigned char *all, unsigned lane) {
   T value;

@@ -125,6 +125,7 @@ static void run_thread() {
   Machine &m = machine();
   m.entry->call(m.arguments);
   if (!m.now->pending.empty()) fail("ends with a cp.async that it has not waited for");
+  if (!m.now->products.empty()) fail("ends with a wgmma that it has not waited for");
   if (m.programmatic && !m.now->waited) fail("ends without having waited for the kernel before");
   m.now->state = Fiber::DONE;
   leave();
@@ -141,6 +142,10 @@ static void prepare(Fiber &fiber, unsigned index) {
   fiber.pending.clear();
   fiber.groups = 0;
   fiber.waited = false;
+  fiber.shared_fences = 0;
+  fiber.fenced = false;
+  fiber.products.clear();
+  fiber.product_groups = 0;
   auto top = reinterpret_cast<std::uintptr_t>(fiber.stack + STACK) & ~std::uintptr_t(15);
 #if defined(__x86_64__)
   auto *words = reinterpret_cast<void **>(top);

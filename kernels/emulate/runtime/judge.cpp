@@ -117,6 +117,7 @@ void judge(std::uintptr_t at, unsigned bytes, bool write, bool atomic, bool chec
       byte.written_in = m.block_serial;
       byte.written_at = clock;
       byte.writer = atomic ? ATOMIC : me;
+      byte.fences = std::uint16_t(m.now->shared_fences);
       byte.initialised = true;
     } else {
       byte.read_in = m.block_serial;

@@ -27,6 +27,7 @@ struct Shadow {
   std::uint32_t written_in = 0, written_at = 0;  // block, clock of the writer's warp
   std::uint32_t read_in = 0, read_at = 0;
   std::uint16_t writer = NOBODY, reader = NOBODY;
+  std::uint16_t fences = 0;  // how often its writer had fenced shared memory
   bool initialised = false, in_flight = false;
 };
 
@@ -41,6 +42,17 @@ struct Pending {
   unsigned bytes, valid, group;
 };
 
+// A product that a warpgroup has asked for, as far as it is a thread's: its elements of d, with the rows of a and the columns of
+// b that they are sums of, as they were when it was asked for.
+struct Product {
+  float *d;
+  unsigned tiles, group;
+  bool from_zero;
+  std::vector<float> before;                               // d as it was, once nothing before adds to it any more
+  std::vector<std::uint16_t> rows, columns;                // 16 elements of k each: two rows, two columns of each tile
+  std::vector<const unsigned char *> rows_at, columns_at;  // where they lie, in halves of 16 bytes; none from registers
+};
+
 struct Fiber {
   void *stack_pointer;
   unsigned char *stack;
@@ -53,6 +65,10 @@ struct Fiber {
   std::vector<Pending> pending;
   unsigned groups;  // committed so far
   bool waited;      // for the kernel before
+  unsigned shared_fences;
+  bool fenced;  // its registers, since it last waited for products
+  std::vector<Product> products;
+  unsigned product_groups;
 };
 
 struct Warp {

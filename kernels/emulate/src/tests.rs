@@ -1,6 +1,7 @@
 //! What kernels may do, gives what a GPU would give; what they may not, is named.
 
 mod tensor_cores;
+mod warpgroups;
 
 use super::*;
 

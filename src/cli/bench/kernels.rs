@@ -63,7 +63,9 @@ mod measuring {
     pub fn run(typed: &BenchKernels, out: &mut dyn Write) -> Result<(), Failure> {
         use crate::model::{MixtralConfig, ModelSource, Synthetic};
 
-        let device = crate::cli::gpu::open(typed.device)?;
+        let device = crate::cli::gpu::open(typed.device)?
+            .with_warpgroups()
+            .map_err(|error| Failure::of(&error))?;
         let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
         let source = Synthetic::parse(MODEL).map_err(|error| Failure::of(&error))?;
         let config = MixtralConfig::of(&ModelSource::Synthetic(source))

@@ -27,6 +27,12 @@ pub(in crate::cli) fn load(
     let device = open(ordinal).map_err(|failure| {
         failure.hint("`--device cpu` runs without a GPU; `nvidia-smi` tells what the driver sees")
     })?;
+    let device = match settings.wgmma {
+        true => device.with_warpgroups().map_err(|error| {
+            Failure::of(&error).hint("with --wgmma=false, single warps multiply")
+        })?,
+        false => device,
+    };
     let device = match settings.cublaslt {
         true => device.with_library().map_err(|error| {
             Failure::of(&error).hint("without --cublaslt, kernels of our own multiply")

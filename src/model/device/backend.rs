@@ -361,8 +361,11 @@ impl<D: Device> OnDevice<D> {
             num_experts: self.config.num_local_experts as u32,
             top_k,
         };
-        Ok(self
-            .device
-            .launch(&weights.grouped_linear(tensors, side, sizes))?)
+        Ok(self.device.launch(&weights.grouped_linear(
+            self.device.multiplier(),
+            tensors,
+            side,
+            sizes,
+        ))?)
     }
 }

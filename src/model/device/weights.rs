@@ -9,8 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use crate::model::ModelError;
 use crate::model::weights::Checkpoint;
 use crate::ops::{
-    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, OpError,
-    Packed, PackedFormat, Side, Storage,
+    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, Multiplier,
+    OpError, Packed, PackedFormat, Side, Storage,
 };
 
 /// Weights of one linear layer or of one side of all experts, and how they are stored.
@@ -124,20 +124,24 @@ impl<D: Device> Weights<D> {
         let (at, sizes) = ([x, self.address(), y], [rows, self.rows, self.columns]);
         match self.packed {
             None => device.multiply(at, sizes),
-            Some(format) => device.launch(&ops::quantised_linear_launch(format, at, sizes)),
+            Some(format) => {
+                let by = device.multiplier();
+                device.launch(&ops::quantised_linear_launch(by, format, at, sizes))
+            }
         }
     }
 
     /// Launches the experts' products.
     pub(super) fn grouped_linear(
         &self,
+        by: Multiplier,
         at: GroupedLinear,
         side: Side,
         sizes: GroupedSizes,
     ) -> Launch {
         match self.packed {
-            None => ops::grouped_linear_launch(at, side, sizes),
-            Some(format) => ops::quantised_experts_launch(format, at, side, sizes),
+            None => ops::grouped_linear_launch(by, at, side, sizes),
+            Some(format) => ops::quantised_experts_launch(by, format, at, side, sizes),
         }
     }
 }

@@ -25,7 +25,8 @@ use self::images::IMAGES;
 use self::kernel::Kernel;
 use self::library::Library;
 use super::OpError;
-use super::device::{Device, Memory};
+use super::agreement::warpgroups_agree;
+use super::device::{Device, Memory, Multiplier};
 use super::launch::{Address, Launch};
 
 pub use self::staged::CudaStaged;
@@ -40,6 +41,9 @@ pub struct Cuda {
     driver_version: i32,
     /// Whether kernels may begin before the kernel before has ended.
     programmatic: bool,
+    /// Whether it is a Hopper, which has kernels of its own.
+    is_hopper: bool,
+    multiplier: Multiplier,
     /// Whether a kernel of ours is the last that was asked of the stream.
     after_kernel: AtomicBool,
     /// Dropped before the memory that it works in.
@@ -111,7 +115,11 @@ impl Cuda {
         let driver_version = driver_version();
         let programmatic = major >= 9 && driver_version >= PROGRAMMATIC_SINCE;
         let mut kernels = HashMap::new();
-        for image in IMAGES {
+        let is_hopper = (major, minor) == (9, 0);
+        for image in IMAGES
+            .iter()
+            .filter(|image| is_hopper || !image.is_for_hopper)
+        {
             let module = load(&context, image.fatbin).map_err(|error| {
                 refuse(format!(
                     "{name} refuses the kernels, made with {BUILT_FOR}: {}; its driver is of CUDA {}.{}, \
@@ -134,9 +142,30 @@ impl Cuda {
             kernels,
             driver_version,
             programmatic,
+            is_hopper,
+            multiplier: Multiplier::Warps,
             after_kernel: AtomicBool::new(false),
             library: None,
         })
+    }
+
+    /// Lets warpgroups multiply steps of many rows, if it is a Hopper and they say what its warps say.
+    ///
+    /// # Errors
+    /// [`OpError::Driver`] if the GPU fails.
+    pub fn with_warpgroups(mut self) -> Result<Self, OpError> {
+        if !self.is_hopper {
+            return Ok(self);
+        }
+        if warpgroups_agree(&self)? {
+            self.multiplier = Multiplier::Warpgroups;
+        } else {
+            tracing::warn!(
+                device = self.described,
+                "warpgroups (wgmma) multiply with other bits than warps here; they are left alone, prompts take longer"
+            );
+        }
+        Ok(self)
     }
 
     /// Leaves dense products of many rows to cuBLASLt.
@@ -286,12 +315,16 @@ impl Device for Cuda {
         Ok(())
     }
 
+    fn multiplier(&self) -> Multiplier {
+        self.multiplier
+    }
+
     fn multiply(&self, at: [Address; 3], sizes: [u32; 3]) -> Result<(), OpError> {
         match &self.library {
             Some((library, _)) if sizes[0] >= LIBRARY_ROWS => {
                 library.multiply(at, sizes, self.bind("cublaslt")?)
             }
-            _ => self.launch(&super::linear_launch(at, sizes)),
+            _ => self.launch(&super::linear_launch(self.multiplier, at, sizes)),
         }
     }
 

@@ -8,7 +8,9 @@ use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::quantised::launch::{Tile, quantised_experts_launch_with};
 use crate::ops::test_device::TestDevice;
 use crate::ops::tile::Tile as Bf16Tile;
-use crate::ops::{Address, GroupedLinear, GroupedSizes, Launch, Packed, PackedFormat, Side};
+use crate::ops::{
+    Address, Device, GroupedLinear, GroupedSizes, Launch, Packed, PackedFormat, Side,
+};
 
 /// The bits of `silu(gate) · up` where gate and up are sums, and roundings as [`super::activated`] says; with the emulation's
 /// exponential.
@@ -73,14 +75,15 @@ fn an_activation_has_the_bits_that_rounding_gate_and_up_would_give() {
         }
     };
     let plain = narrowed(&narrow_floats(37, 4 * n * k));
-    for tile in [Bf16Tile::Rows16, Bf16Tile::Rows64, Bf16Tile::Rows128] {
+    let by = TestDevice::default().multiplier();
+    for tile in Bf16Tile::all(by) {
         let launch = |at, side| grouped_linear_launch_with(tile, at, side, sizes);
         check(at(&plain), &launch, &format!("bf16 {tile:?}"));
     }
     for format in PackedFormat::ALL {
         let blocks = random_blocks(format, [4, n, k]);
         let packed = Buffer::new(&Packed::new(&blocks).unwrap().bytes);
-        for tile in Tile::ALL {
+        for tile in Tile::all(by, format) {
             let launch = |at, side| quantised_experts_launch_with(tile, format, at, side, sizes);
             check(at(&packed), &launch, &format!("{format:?} {tile:?}"));
         }

@@ -5,7 +5,7 @@ use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::test_device::TestDevice;
 use crate::ops::tile::Tile;
-use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Side};
+use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Multiplier, Side};
 
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
 fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
@@ -101,6 +101,42 @@ fn grouped_linear_matches_cpu() {
         check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456]);
         check_product(Tile::Rows64, side, &spread, 3, [5, 72, 72]);
         check_product(Tile::Rows128, side, &spread, 3, [3, 136, 80]);
+        if tiles().any(|tile| tile == Tile::Warpgroups) {
+            check_product(Tile::Warpgroups, side, &spread, 3, [3, 264, 456]);
+            check_product(Tile::Warpgroups, side, &few, 2, [8, 24, 8]);
+        }
+    }
+}
+
+/// Those of the device that the tests run on.
+fn tiles() -> impl Iterator<Item = Tile> {
+    Tile::all(TestDevice::default().multiplier())
+}
+
+#[test]
+fn a_bf16_output_has_the_same_bits_in_every_tile_and_alone() {
+    let (m, n, k) = (19, 72, 456);
+    let (x, w) = (narrow_floats(38, m * k), narrow_floats(39, n * k));
+    let w_at = narrowed(&w);
+    let bits = |tile, x: &[f32]| -> Vec<u32> {
+        let rows = x.len() / k;
+        let (x_at, y) = (narrowed(x), Buffer::<f32>::poisoned(rows * n));
+        let sizes = [rows as u32, n as u32, k as u32];
+        run(linear_launch_with(
+            tile,
+            [at(&x_at), at(&w_at), at(&y)],
+            sizes,
+        ));
+        y.values().into_iter().map(f32::to_bits).collect()
+    };
+    let all = bits(Tile::Rows16, &x);
+    for tile in tiles() {
+        assert_eq!(bits(tile, &x), all, "{tile:?}");
+        assert_eq!(
+            bits(tile, &x[(m - 1) * k..]),
+            all[(m - 1) * n..],
+            "{tile:?}"
+        );
     }
 }
 
@@ -111,7 +147,11 @@ fn linear_matches_cpu() {
         (Tile::Rows16, 17, 136, 200),
         (Tile::Rows64, 65, 24, 328),
         (Tile::Rows128, 130, 264, 72),
+        (Tile::Warpgroups, 130, 264, 328),
     ] {
+        if tiles().all(|its| its != tile) {
+            continue;
+        }
         let (x, w) = (narrow_floats(19, m * k), narrow_floats(20, n * k));
         let (x_at, w_at) = (narrowed(&x), narrowed(&w));
         let y = Buffer::<f32>::poisoned(m * n);
@@ -160,20 +200,28 @@ fn a_grouped_product_of_real_experts_stands_for_all_sizes_of_step() {
         y: ops::Address(0),
     };
     // Pairs of the step, the kernel for them and its rows, blocks of rows.
-    for (pairs, kernel, rows, row_blocks) in [
-        (2u32, "experts_in_bf16_m16", 16, 2),
-        (96, "experts_in_bf16_m16", 16, 14),
-        (256, "experts_in_bf16_m64", 64, 12),
-        (8192, "experts_in_bf16_m128", 128, 72),
+    use Multiplier::{Warpgroups, Warps};
+    for (by, pairs, kernel, rows, [column_blocks, row_blocks]) in [
+        (Warps, 2u32, "experts_in_bf16_m16", 16, [224, 2]),
+        (Warps, 96, "experts_in_bf16_m16", 16, [224, 14]),
+        (Warpgroups, 256, "experts_in_bf16_m64", 64, [224, 12]),
+        (Warps, 8192, "experts_in_bf16_m128", 128, [224, 72]),
+        (
+            Warpgroups,
+            8192,
+            "experts_in_bf16_warpgroups",
+            128,
+            [112, 72],
+        ),
     ] {
-        let launch = ops::grouped_linear_launch(nowhere, Side::In, sizes(pairs));
-        assert_eq!((launch.kernel, launch.grid), (kernel, [224, row_blocks, 1]));
+        let launch = ops::grouped_linear_launch(by, nowhere, Side::In, sizes(pairs));
+        let grid = [column_blocks, row_blocks, 1];
+        assert_eq!((launch.kernel, launch.grid), (kernel, grid));
         // The worst distribution: one pair more than whole blocks on as many experts as can be.
         let begun = pairs.min(8);
         assert!(row_blocks >= begun + (pairs - begun) / rows);
-        assert!(
-            launch.shared_bytes <= 163 << 10,
-            "what a block of an A100 can have"
-        );
+        // What a block of an H100 can have, and of an A100.
+        let most = if by == Warpgroups { 227 } else { 163 };
+        assert!(launch.shared_bytes <= most << 10);
     }
 }

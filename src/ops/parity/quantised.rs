@@ -7,8 +7,9 @@ use super::{Buffer, Exact, activated, at, exact_sum, narrow_floats, narrowed, ru
 use crate::ops::quantised::launch::{
     Tile, quantised_experts_launch_with, quantised_linear_launch_with,
 };
+use crate::ops::test_device::TestDevice;
 use crate::ops::testing::floats;
-use crate::ops::{Blocks, GroupedLinear, GroupedSizes, Packed, PackedFormat, Side};
+use crate::ops::{Blocks, Device, GroupedLinear, GroupedSizes, Packed, PackedFormat, Side};
 
 fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let byte = |x: f32| ((x + 1.0) * 128.0) as u8;
@@ -232,6 +233,15 @@ fn check_linear(format: PackedFormat, tile: Tile, [m, n, k]: [usize; 3]) {
     }
 }
 
+fn has_warpgroups(format: PackedFormat) -> bool {
+    tiles(format).any(|tile| tile == Tile::Warpgroups)
+}
+
+/// Those of the device that the tests run on.
+fn tiles(format: PackedFormat) -> impl Iterator<Item = Tile> {
+    Tile::all(TestDevice::default().multiplier(), format)
+}
+
 #[test]
 fn quantised_experts_match_decoded_weights() {
     let one = [6u32, 2];
@@ -249,6 +259,10 @@ fn quantised_experts_match_decoded_weights() {
             check(Tile::Rows16, &crowd, 2, [4, 40, 768]);
             check(Tile::Rows64, &spread, 3, [5, 72, 256]);
             check(Tile::Rows128, &spread, 3, [3, 40, 512]);
+            if has_warpgroups(format) {
+                check(Tile::Warpgroups, &spread, 3, [3, 136, 1024]);
+                check(Tile::Warpgroups, &few, 2, [8, 8, 256]);
+            }
         }
         let check = |tile, experts: &[u32], top_k, sizes| {
             check_experts(format, tile, Side::Out, experts, top_k, sizes);
@@ -269,6 +283,10 @@ fn quantised_linear_matches_decoded_weights() {
         check_linear(format, Tile::Rows128, [130, 8, 1024]);
         // The longest sum there is.
         check_linear(format, Tile::Rows16Columns32, [3, 8, 14_336]);
+        if has_warpgroups(format) {
+            check_linear(format, Tile::Warpgroups, [130, 168, 896]);
+            check_linear(format, Tile::Warpgroups, [1, 8, 128]);
+        }
         if format != PackedFormat::Q4K {
             check_linear(format, Tile::Rows16, [2, 8, 128]);
             check_linear(format, Tile::Rows64, [2, 16, 384]);
@@ -282,7 +300,8 @@ fn ones_on_a_diagonal_read_every_weight_back() {
     let mut x = vec![0.0; k * k];
     x.iter_mut().step_by(k + 1).for_each(|x| *x = 1.0);
     for format in PackedFormat::ALL {
-        for tile in [Tile::Rows16Columns32, Tile::Rows128] {
+        let all = tiles(format);
+        for tile in all.filter(|tile| *tile != Tile::Rows16 && *tile != Tile::Rows64) {
             let blocks = random_blocks(format, [1, 40, k]);
             let (y, weights) = (multiplied(tile, format, &x, &blocks), decoded(&blocks));
             for (i, given) in y.into_iter().enumerate() {
@@ -307,7 +326,7 @@ fn an_output_has_the_same_bits_in_every_tile_and_alone() {
             y.into_iter().map(f32::to_bits).collect()
         };
         let all = bits(Tile::Rows16, &x);
-        for tile in Tile::ALL {
+        for tile in tiles(format) {
             assert_eq!(bits(tile, &x), all, "{format:?} {tile:?}");
             let last = bits(tile, &x[(m - 1) * k..]);
             assert_eq!(last, all[(m - 1) * n..], "{format:?} {tile:?}");
@@ -316,7 +335,8 @@ fn an_output_has_the_same_bits_in_every_tile_and_alone() {
 }
 
 #[test]
-fn quantised_launches_have_room_for_every_distribution_and_fit_an_a100() {
+fn quantised_launches_have_room_for_every_distribution_and_fit_their_gpu() {
+    use crate::ops::Multiplier::{Warpgroups, Warps};
     use crate::ops::{Address, quantised_experts_launch, quantised_linear_launch};
     let nowhere = GroupedLinear {
         x: Address(0),
@@ -327,12 +347,41 @@ fn quantised_launches_have_room_for_every_distribution_and_fit_an_a100() {
     };
     let format = PackedFormat::W4a16;
     // Pairs of the step, width, the kernel for them, blocks of rows.
-    for (pairs, n, kernel, rows, grid) in [
-        (2u32, 4096, "experts_out_w4a16_m16n32", 16, [128, 2, 1]),
-        (2, 28_672, "experts_out_w4a16_m16", 16, [224, 2, 1]),
-        (96, 4096, "experts_out_w4a16_m16", 16, [32, 14, 1]),
-        (256, 4096, "experts_out_w4a16_m64", 64, [32, 12, 1]),
-        (8192, 4096, "experts_out_w4a16_m128", 128, [32, 72, 1]),
+    for (by, pairs, n, kernel, rows, grid) in [
+        (
+            Warps,
+            2u32,
+            4096,
+            "experts_out_w4a16_m16n32",
+            16,
+            [128, 2, 1],
+        ),
+        (Warps, 2, 28_672, "experts_out_w4a16_m16", 16, [224, 2, 1]),
+        (Warps, 96, 4096, "experts_out_w4a16_m16", 16, [32, 14, 1]),
+        (
+            Warpgroups,
+            256,
+            4096,
+            "experts_out_w4a16_m64",
+            64,
+            [32, 12, 1],
+        ),
+        (
+            Warps,
+            8192,
+            4096,
+            "experts_out_w4a16_m128",
+            128,
+            [32, 72, 1],
+        ),
+        (
+            Warpgroups,
+            8192,
+            4096,
+            "experts_out_w4a16_warpgroups",
+            128,
+            [32, 72, 1],
+        ),
     ] {
         let sizes = GroupedSizes {
             num_pairs: pairs,
@@ -341,19 +390,22 @@ fn quantised_launches_have_room_for_every_distribution_and_fit_an_a100() {
             num_experts: 8,
             top_k: 2,
         };
-        let launch = quantised_experts_launch(format, nowhere, Side::Out, sizes);
+        let launch = quantised_experts_launch(by, format, nowhere, Side::Out, sizes);
         assert_eq!((launch.kernel, launch.grid), (kernel, grid));
         // The worst distribution: one pair more than whole blocks on as many experts as can be.
         let begun = pairs.min(8);
         assert!(grid[1] >= begun + (pairs - begun) / rows);
     }
-    let linear = |m| quantised_linear_launch(format, [Address(0); 3], [m, 6144, 4096]);
+    let linear = |m| quantised_linear_launch(Warps, format, [Address(0); 3], [m, 6144, 4096]);
     assert_eq!(linear(1).grid, [192, 1, 1]);
     assert_eq!(linear(130).grid, [48, 2, 1]);
     for format in PackedFormat::ALL {
         for m in [1, 64, 4096] {
-            let launch = quantised_linear_launch(format, [Address(0); 3], [m, 32_000, 4096]);
-            assert!(launch.shared_bytes <= 163 << 10, "{}", launch.shared_bytes);
+            for (by, most) in [(Warps, 163), (Warpgroups, 227)] {
+                let at = [Address(0); 3];
+                let launch = quantised_linear_launch(by, format, at, [m, 32_000, 4096]);
+                assert!(launch.shared_bytes <= most << 10, "{}", launch.shared_bytes);
+            }
         }
     }
 }

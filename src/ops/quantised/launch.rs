@@ -1,20 +1,21 @@
-//! Launches of products with packed weights (`kernels/quantised_gemm.cuh`).
+//! Launches of products with packed weights (`kernels/quantised_gemm.cuh`, `kernels/warpgroup_quantised.cu`).
 
 use super::packed::PackedFormat;
 use crate::ops::launch::{Address, Launch};
-use crate::ops::{GroupedLinear, GroupedSizes, Side};
+use crate::ops::{GroupedLinear, GroupedSizes, Multiplier, Side};
 
 /// Launches [`crate::ops::grouped_linear`] on tensor cores, with quantised weights.
 ///
 /// As [`crate::ops::grouped_linear_launch`], but for `at.w`, which are [`super::Packed::bytes`], and `sizes.k`, which is a
 /// multiple of [`PackedFormat::columns_multiple`]. Each output is the same sum whatever shares the step.
 pub fn quantised_experts_launch(
+    by: Multiplier,
     format: PackedFormat,
     at: GroupedLinear,
     side: Side,
     sizes: GroupedSizes,
 ) -> Launch {
-    let tile = Tile::for_sizes(sizes.num_pairs, sizes.num_experts, sizes.n);
+    let tile = Tile::for_sizes((by, format), sizes.num_pairs, sizes.num_experts, sizes.n);
     quantised_experts_launch_with(tile, format, at, side, sizes)
 }
 
@@ -64,9 +65,14 @@ pub(in crate::ops) fn quantised_experts_launch_with(
 /// - `y`: `[m, n]`, f32
 ///
 /// `n` is a multiple of 8, `k` of [`PackedFormat::columns_multiple`].
-pub fn quantised_linear_launch(format: PackedFormat, at: [Address; 3], sizes: [u32; 3]) -> Launch {
-    let [m, n, _] = sizes;
-    quantised_linear_launch_with(Tile::for_sizes(m, 1, n), format, at, sizes)
+pub fn quantised_linear_launch(
+    by: Multiplier,
+    format: PackedFormat,
+    at: [Address; 3],
+    sizes: [u32; 3],
+) -> Launch {
+    let tile = Tile::for_sizes((by, format), sizes[0], 1, sizes[1]);
+    quantised_linear_launch_with(tile, format, at, sizes)
 }
 
 /// The same, in blocks of `tile`.
@@ -104,19 +110,35 @@ pub(in crate::ops) enum Tile {
     Rows16,
     Rows64,
     Rows128,
+    /// 128 rows and columns, by warpgroups: of all formats but q4_k.
+    Warpgroups,
 }
 
 impl Tile {
     #[cfg(test)]
-    pub const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Rows16Columns32,
         Self::Rows16,
         Self::Rows64,
         Self::Rows128,
+        Self::Warpgroups,
     ];
 
+    /// Those that a format has, on such a device.
+    #[cfg(test)]
+    pub fn all(by: Multiplier, format: PackedFormat) -> impl Iterator<Item = Self> {
+        let has_warpgroups = by == Multiplier::Warpgroups && has_warpgroups(format);
+        let has = move |tile: &Self| *tile != Self::Warpgroups || has_warpgroups;
+        Self::ALL.into_iter().filter(has)
+    }
+
     /// For so many rows in all, and so many columns.
-    fn for_sizes(rows: u32, experts: u32, n: u32) -> Self {
+    fn for_sizes(
+        (by, format): (Multiplier, PackedFormat),
+        rows: u32,
+        experts: u32,
+        n: u32,
+    ) -> Self {
         match rows.div_ceil(experts) {
             0..=12 => {
                 let wide = Self::Rows16;
@@ -128,6 +150,7 @@ impl Tile {
                 }
             }
             13..=96 => Self::Rows64,
+            _ if by == Multiplier::Warpgroups && has_warpgroups(format) => Self::Warpgroups,
             _ => Self::Rows128,
         }
     }
@@ -136,7 +159,7 @@ impl Tile {
         match self {
             Self::Rows16Columns32 | Self::Rows16 => 16,
             Self::Rows64 => 64,
-            Self::Rows128 => 128,
+            Self::Rows128 | Self::Warpgroups => 128,
         }
     }
 
@@ -150,7 +173,7 @@ impl Tile {
     fn threads(self) -> u32 {
         match self {
             Self::Rows16Columns32 | Self::Rows16 => 128,
-            Self::Rows64 | Self::Rows128 => 256,
+            Self::Rows64 | Self::Rows128 | Self::Warpgroups => 256,
         }
     }
 
@@ -161,6 +184,8 @@ impl Tile {
             Self::Rows16Columns32 if bytes => 6,
             Self::Rows16Columns32 => 8,
             Self::Rows16 if !bytes => 4,
+            Self::Warpgroups if !bytes => 5,
+            Self::Warpgroups => 4,
             Self::Rows16 | Self::Rows64 | Self::Rows128 => 3,
         }
     }
@@ -175,6 +200,11 @@ impl Tile {
         let step = self.rows() * 256 + self.columns() / 32 * format.shared_bytes();
         self.stages(format) * step
     }
+}
+
+/// The minima of q4_k would cost a second product of x.
+pub(in crate::ops) fn has_warpgroups(format: PackedFormat) -> bool {
+    format != PackedFormat::Q4K
 }
 
 /// Fewer blocks of 128 columns than these leave a GPU's multiprocessors idle: an H100 has 132, and each takes two and more.
@@ -192,6 +222,8 @@ fn kernel(format: PackedFormat, tile: Tile, side: Side) -> &'static str {
                 (PackedFormat::$format, Tile::Rows16, Side::Out) => concat!("experts_out_", $name, "_m16"),
                 (PackedFormat::$format, Tile::Rows64, Side::Out) => concat!("experts_out_", $name, "_m64"),
                 (PackedFormat::$format, Tile::Rows128, Side::Out) => concat!("experts_out_", $name, "_m128"),
+                (PackedFormat::$format, Tile::Warpgroups, Side::In) => concat!("experts_in_", $name, "_warpgroups"),
+                (PackedFormat::$format, Tile::Warpgroups, Side::Out) => concat!("experts_out_", $name, "_warpgroups"),
             )*}
         };
     }

@@ -31,8 +31,10 @@ pub(super) fn linear<D: Device>(
             pool.empty(m * n * 4)?,
         ];
         Ok(vec![match format {
-            None => ops::linear_launch(tensors, sizes),
-            Some(format) => ops::quantised_linear_launch(format, tensors, sizes),
+            None => ops::linear_launch(pool.device.multiplier(), tensors, sizes),
+            Some(format) => {
+                ops::quantised_linear_launch(pool.device.multiplier(), format, tensors, sizes)
+            }
         }])
     })
 }
@@ -70,9 +72,10 @@ pub(super) fn experts<D: Device>(
         num_experts: experts as u32,
         top_k: top_k as u32,
     };
+    let by = pool.device.multiplier();
     let launch = |at, side, sizes| match format {
-        None => ops::grouped_linear_launch(at, side, sizes),
-        Some(format) => ops::quantised_experts_launch(format, at, side, sizes),
+        None => ops::grouped_linear_launch(by, at, side, sizes),
+        Some(format) => ops::quantised_experts_launch(by, format, at, side, sizes),
     };
     pool.case(cost, |pool, _| {
         let (order, offsets) = (pool.words(&pairs.order)?, pool.words(&pairs.offsets)?);

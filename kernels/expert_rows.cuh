@@ -21,10 +21,20 @@ __device__ __forceinline__ void store_sums(Out *y, size_t row, unsigned n, unsig
     store_two(y + row * n + at, a, b);
 }
 
-// A block's rows: `count` of them from `first`, all of one expert. None if there is nothing to do.
+// What a block multiplies: `count` rows from `first`, all of one expert, with tile `tile` of the columns. No rows if there is
+// nothing to do.
+//
+// Blocks begin in the order of x, then y. Those that are all of one expert's take their rows first and then the next tile: so
+// those that run at the same time share weights, which are read from memory once, however many rows there are.
 struct Rows {
-  unsigned expert, first, count;
+  unsigned expert, first, count, tile;
 };
+
+// Of a plain product.
+template <unsigned BM> __device__ __forceinline__ Rows plain_rows(unsigned num_rows) {
+  const unsigned place = blockIdx.y * gridDim.x + blockIdx.x, first = place % gridDim.y * BM;
+  return {0, first, min(BM, num_rows - first), place / gridDim.y};
+}
 
 // Lane e counts the blocks of rows that expert e needs; the block's own number tells which is its. All warps alike.
 template <unsigned BM> __device__ __forceinline__ Rows rows_of_block(const unsigned *offsets, unsigned num_experts) {
@@ -38,8 +48,10 @@ template <unsigned BM> __device__ __forceinline__ Rows rows_of_block(const unsig
     if (lane >= delta) blocks_until += its;
   }
   const unsigned expert = __popc(__ballot_sync(ALL_LANES, blocks_until <= blockIdx.y));
-  if (expert >= num_experts) return {0, 0, 0};
+  if (expert >= num_experts) return {0, 0, 0, 0};
+  const unsigned blocks = __shfl_sync(ALL_LANES, blocks_own, expert);
   const unsigned first_block = __shfl_sync(ALL_LANES, blocks_until - blocks_own, expert);
-  const unsigned first = offsets[expert] + (blockIdx.y - first_block) * BM;
-  return {expert, first, min(BM, offsets[expert + 1] - first)};
+  const unsigned place = (blockIdx.y - first_block) * gridDim.x + blockIdx.x;
+  const unsigned first = offsets[expert] + place % blocks * BM;
+  return {expert, first, min(BM, offsets[expert + 1] - first), place / blocks};
 }

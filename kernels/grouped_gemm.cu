@@ -45,7 +45,7 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const unsigned first = its.first, rows = its.count;
   if (RULE != PLAIN && rows == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN;
+  const unsigned column = its.tile * BN;
 
   DYNAMIC_SHARED(memory);
   auto *x_tiles = reinterpret_cast<bf16 *>(memory);  // [STAGES][BM][BK]
@@ -150,8 +150,7 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
   KERNEL __launch_bounds__(threads)                                                                                              \
   linear_bf16_##tile(const bf16 *x, const bf16 *w, float *y, unsigned num_rows, unsigned n, unsigned k) {                        \
     let_next_begin();                                                                                                            \
-    const unsigned first = blockIdx.y * BM;                                                                                      \
-    multiply<BM, 128, WM, WN, 4, PLAIN>(x, w, nullptr, Rows{0, first, min(BM, num_rows - first)}, y, n, k, 1);                   \
+    multiply<BM, 128, WM, WN, 4, PLAIN>(x, w, nullptr, plain_rows<BM>(num_rows), y, n, k, 1);                                    \
   }
 
 PRODUCTS(m16, 128, 16u, 16, 32)

@@ -116,14 +116,14 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
   constexpr unsigned STRIPS = BN / STRIP;
   static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && STRIP % WN == 0, "warps cover the block, each in one strip");
 
-  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, plain_first = blockIdx.y * BM;
+  const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const bool plain = RULE == QUANTISED_OUT && order == nullptr;
   let_next_begin();
   if (!plain) wait_for_previous();  // a kernel writes which rows are whose
-  const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
+  const Rows its = plain ? plain_rows<BM>(num_rows) : rows_of_block<BM>(offsets, num_experts);
   const unsigned first = its.first, rows = its.count;
   if (!plain && rows == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN;
+  const unsigned column = its.tile * BN;
 
   DYNAMIC_SHARED(memory);
   unsigned char *x_tiles = memory;                            // [STAGES][BM][X_BYTES]

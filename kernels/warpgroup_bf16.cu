@@ -19,7 +19,7 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
                                          unsigned k, unsigned top_k) {
   const unsigned first = its.first, rows = its.count;
   if (RULE != PLAIN && rows == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN;
+  const unsigned column = its.tile * BN;
   const bf16 *weights = w + size_t(its.expert) * n * k;
   DYNAMIC_SHARED(memory);  // [STAGES], each x [BM][128 bytes], then w [BN][128 bytes]
 
@@ -123,7 +123,6 @@ EMULATED(experts_out_bf16_warpgroups)
 KERNEL __launch_bounds__(THREADS, 1)
 linear_bf16_warpgroups(const bf16 *x, const bf16 *w, float *y, unsigned num_rows, unsigned n, unsigned k) {
   let_next_begin();
-  const unsigned first = blockIdx.y * BM;
-  multiply<PLAIN>(x, w, nullptr, Rows{0, first, min(BM, num_rows - first)}, y, n, k, 1);
+  multiply<PLAIN>(x, w, nullptr, plain_rows<BM>(num_rows), y, n, k, 1);
 }
 EMULATED(linear_bf16_warpgroups)

@@ -56,10 +56,9 @@ __device__ __forceinline__ void multiply(const bf16 *x, const unsigned char *w, 
   const bool plain = RULE == QUANTISED_OUT && order == nullptr;
   let_next_begin();
   if (!plain) wait_for_previous();  // a kernel writes which rows are whose
-  const unsigned plain_first = blockIdx.y * BM;
-  const Rows its = plain ? Rows{0, plain_first, min(BM, num_rows - plain_first)} : rows_of_block<BM>(offsets, num_experts);
+  const Rows its = plain ? plain_rows<BM>(num_rows) : rows_of_block<BM>(offsets, num_experts);
   if (!plain && its.count == 0) return;  // all of the block alike
-  const unsigned column = blockIdx.x * BN;
+  const unsigned column = its.tile * BN;
 
   DYNAMIC_SHARED(memory);  // x [STAGES][2][BM][128 bytes], then w [STAGES][STRIPS][SHARED_BYTES]
   const Copies<Format, Halves, BM, BN, THREADS, STAGES, RULE> copies(memory, x, w, order, its, column, n, k, top_k);

@@ -11,8 +11,9 @@ kernels/emulate/goldens/, one record after the other, all little-endian:
     e4m3.bin            mma.m16n8k32 with f32 sums, on Hopper: a [16][32] u8, b [8][32] u8, c and d as above
 
 Numbers are random, each row and column of its own kind: of the same size, of any size, such that products cancel but for the last
-digits, subnormal, zero; in some records infinities and NaN among them. c is zero, or about as large as the product, or takes
-away most of it, or far larger or smaller, or next to the largest number there is.
+digits, subnormal, zero; in some records infinities and NaN among them; in some of bf16 such that products are about as small as
+the last digit of a subnormal f32, where it shows which exponent a zero counts for. c is zero, or about as large as the product,
+or takes away most of it, or far larger or smaller, or next to the largest number there is.
 
 Hopper has no tensor core instruction behind mma.sync in E4M3. nvcc 13.0 makes of it (cuobjdump -sass, sm_90): conversions to f16;
 HMMA.16816.F32 from zero, over the lower two elements of each register (k % 4 < 2); another over the upper two, on top of the
@@ -32,8 +33,8 @@ FORMATS = {"bf16": (8, 7, torch.bfloat16), "f16": (5, 10, torch.float16), "e4m3"
 NOT_A_NUMBER = np.uint32(0x7FFFFFFF)
 
 
-def random_bits(rng, format, rows, k, with_outsiders):
-    """Rows of numbers as bits, each row of a kind."""
+def random_bits(rng, format, rows, k, with_outsiders, is_minute):
+    """Rows of numbers as bits, each row of a kind; of about 2^-70 if `is_minute`."""
     exponent_bits, fraction_bits, _ = FORMATS[format]
     bias, width = 2 ** (exponent_bits - 1) - 1, exponent_bits + fraction_bits
     # The largest field of a finite number. E4M3 has numbers in the highest, too, but for one.
@@ -43,7 +44,8 @@ def random_bits(rng, format, rows, k, with_outsiders):
         kind = rng.choice(["alike", "near", "any", "tiny", "cancels", "few", "zero"], p=[0.2, 0.25, 0.15, 0.1, 0.2, 0.07, 0.03])
         fraction = rng.integers(0, 2**fraction_bits, k)
         spread = {"alike": 2, "near": min(14, bias - 1), "cancels": min(6, bias - 1)}.get(kind)
-        exponent = rng.integers(0, highest + 1, k) if spread is None else bias + rng.integers(-spread, spread + 1, k)
+        middle, spread = (bias - 70, 3) if is_minute else (bias, spread)
+        exponent = rng.integers(0, highest + 1, k) if spread is None else middle + rng.integers(-spread, spread + 1, k)
         if kind == "tiny":
             exponent = rng.integers(0, 3, k) * rng.integers(0, 2, k)
         if kind == "few":
@@ -70,14 +72,14 @@ def tensor(bits, format):
     return (integer.view(torch.uint8) if format == "e4m3" else integer).view(FORMATS[format][2])
 
 
-def accumulators(rng, product, with_outsiders):
-    """For each product, what it is added to."""
+def accumulators(rng, product, with_outsiders, is_minute):
+    """For each product, what it is added to: zero, or as small as it is, if `is_minute`."""
     c = np.zeros_like(product)
     with np.errstate(all="ignore"):
         for at, d in np.ndenumerate(product):
             finite = d if np.isfinite(d) else np.float32(1)
             sign = rng.choice(np.float32([-1, 1]))
-            match rng.integers(0, 9):
+            match rng.choice([0, 0, 0, 1]) if is_minute else rng.integers(0, 9):
                 case 0:
                     c[at] = sign * np.float32(0)
                 case 1 | 2:
@@ -119,13 +121,14 @@ def write(format, count, rng, out):
     k, records = (32 if format == "e4m3" else 16), []
     for index in range(count):
         with_outsiders = index % 4 == 3
-        a, b = (random_bits(rng, format, rows, k, with_outsiders) for rows in (16, 8))
+        is_minute = format == "bf16" and index % 8 == 6
+        a, b = (random_bits(rng, format, rows, k, with_outsiders, is_minute) for rows in (16, 8))
         zero = np.zeros((16, 8), np.float32)
         if format == "e4m3":
-            c = accumulators(rng, multiply_e4m3(a, b, zero), with_outsiders)
+            c = accumulators(rng, multiply_e4m3(a, b, zero), with_outsiders, is_minute)
             results = [multiply_e4m3(a, b, c)]
         else:
-            c = accumulators(rng, multiply("Hopper", format, a, b, zero), with_outsiders)
+            c = accumulators(rng, multiply("Hopper", format, a, b, zero), with_outsiders, is_minute)
             results = [multiply(architecture, format, a, b, c) for architecture in ("Ampere", "Hopper")]
         records += [a.tobytes(), b.tobytes(), c.tobytes()] + [d.astype(np.float32).tobytes() for d in results]
     (out / f"{format}.bin").write_bytes(b"".join(records))

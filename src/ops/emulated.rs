@@ -247,6 +247,14 @@ impl Emulated {
         }
     }
 
+    /// One whose tensor cores add as this architecture's do.
+    pub fn adding_as(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            ..Self::default()
+        }
+    }
+
     /// One that is late, with room for so many recorded graphs.
     pub fn with_room_for_graphs(count: usize) -> Self {
         Self {

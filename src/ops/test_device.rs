@@ -6,6 +6,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use mixgate_emulate::Architecture;
+
 use super::OpError;
 #[cfg(feature = "cuda")]
 use super::cuda::{Cuda, CudaMemory, CudaStaged, RecordedGraph};
@@ -87,6 +89,15 @@ impl TestDevice {
             Self::Emulated(_) => Some(Self::Emulated(Emulated::with_room_for_graphs(count))),
             #[cfg(feature = "cuda")]
             Self::Gpu(_) => None,
+        }
+    }
+
+    /// One whose tensor cores add as this architecture's do; a GPU's add as its own do.
+    pub fn adding_as(architecture: Architecture) -> Self {
+        match Self::default() {
+            Self::Emulated(_) => Self::Emulated(Emulated::adding_as(architecture)),
+            #[cfg(feature = "cuda")]
+            gpu @ Self::Gpu(_) => gpu,
         }
     }
 

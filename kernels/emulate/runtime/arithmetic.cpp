@@ -1,5 +1,5 @@
-// The fused dot-add in integers. A product of significands has at most 22 bits, so aligned to F = 25 places below the largest
-// exponent all fit into 27, and a sum of 17 into 32 and a sign.
+// The fused dot-add in integers. A product of significands is below 4, so at F = 25 places below the largest exponent below
+// 2^27, and the sum of 16 below 2^31: it fits an int.
 
 #include "arithmetic.h"
 
@@ -14,21 +14,19 @@ constexpr int ZERO = -4096, OUTSIDE = 1 << 20, LARGEST = 1 << 12;
 constexpr unsigned NOT_A_NUMBER = 0x7fffffffu, INFINITE = 0x7f800000u;
 
 constexpr int fraction_bits(Type type) { return type == BF16 ? 7 : 10; }
-constexpr int least_exponent(Type type) { return type == BF16 ? -126 : -14; }
 
 // What is outside: a significand of 1 or -1 is an infinity, one of 0 is no number.
 struct Part {
   int significand, exponent;
 };
 
-Part part_of(std::uint32_t bits, int exponent_bits, int fraction_bits) {
-  const std::uint32_t fraction = bits & ((1u << fraction_bits) - 1), above = (1u << exponent_bits) - 1;
-  const std::uint32_t exponent = bits >> fraction_bits & above;
+template <int exponent_bits, int fraction_bits> inline Part part_of(std::uint32_t bits) {
+  constexpr int above = (1 << exponent_bits) - 1, one = 1 << fraction_bits;
+  const int exponent = bits >> fraction_bits & above, fraction = bits & (one - 1);
   const int sign = bits >> (fraction_bits + exponent_bits) & 1 ? -1 : 1;
-  if (exponent == above) return {fraction ? 0 : sign, OUTSIDE};
-  const std::uint32_t magnitude = exponent ? fraction | 1u << fraction_bits : fraction;
-  if (!magnitude) return {0, ZERO};
-  return {sign * int(magnitude), int(std::max(exponent, 1u)) - int(above / 2)};
+  if (exponent == above) [[unlikely]] return {fraction ? 0 : sign, OUTSIDE};
+  const int magnitude = exponent ? fraction | one : fraction;
+  return {sign * magnitude, magnitude ? std::max(exponent, 1) - above / 2 : ZERO};
 }
 
 // OCP 8-bit floating point, E4M3, which f16 holds exactly: no infinities, one NaN.
@@ -74,18 +72,10 @@ float sum_outside(Part c, const Factors &a, const Factors &b, unsigned from, uns
   return __uint_as_float(plus ? INFINITE : INFINITE | 1u << 31);
 }
 
-}  // namespace
-
-void take_apart(Factors &factors, unsigned at, std::uint16_t bits, Type type) {
-  const int fraction = fraction_bits(type);
-  const Part part = part_of(bits, 15 - fraction, fraction);
-  factors.significand[at] = part.significand;
-  factors.exponent[at] = part.exponent;
-}
-
-float fused_dot_add(float c, const Factors &a, const Factors &b, unsigned from, unsigned count, Type type, Architecture whose) {
-  const int places = whose == AMPERE ? 24 : 25;
-  const Part add = part_of(__float_as_uint(c), 8, 23);
+// c + the sum of a[k] * b[k] for k in from .. from + count. Inlined, so that `count` and `places` (F) are constants.
+__attribute__((always_inline)) inline float fused(float c, const Factors &a, const Factors &b, unsigned from, unsigned count,
+                                                  int places, Type type) {
+  const Part add = part_of<8, 23>(__float_as_uint(c));
   int exponent[16], largest = std::max(add.exponent, -108 - places);
   for (unsigned k = 0; k < count; ++k) {
     exponent[k] = a.exponent[from + k] + b.exponent[from + k];
@@ -93,40 +83,46 @@ float fused_dot_add(float c, const Factors &a, const Factors &b, unsigned from, 
   }
   if (largest > LARGEST) return sum_outside(add, a, b, from, count);
   const int more = places - 2 * fraction_bits(type);
-  std::int64_t sum = cut(add.significand * (1 << (places - 23)), largest - add.exponent);
+  int sum = 0;
   for (unsigned k = 0; k < count; ++k)
     sum += cut(a.significand[from + k] * b.significand[from + k] * (1 << more), largest - exponent[k]);
-  return rounded_toward_zero(sum, largest - places);
+  const int addend = cut(add.significand * (1 << (places - 23)), largest - add.exponent);
+  return rounded_toward_zero(std::int64_t(sum) + addend, largest - places);
+}
+
+}  // namespace
+
+Factors::Factors(const std::uint16_t *bits, unsigned count, Type type) {
+  for (unsigned k = 0; k < count; ++k) {
+    const Part part = type == BF16 ? part_of<8, 7>(bits[k]) : part_of<5, 10>(bits[k]);
+    significand[k] = part.significand;
+    exponent[k] = part.exponent;
+  }
 }
 
 float dot_add_16(float c, const Factors &a, const Factors &b, Type type, Architecture whose) {
-  if (whose == HOPPER) return fused_dot_add(c, a, b, 0, 16, type, HOPPER);
-  return fused_dot_add(fused_dot_add(c, a, b, 0, 8, type, AMPERE), a, b, 8, 8, type, AMPERE);
+  if (whose == HOPPER) return fused(c, a, b, 0, 16, 25, type);
+  return fused(fused(c, a, b, 0, 8, 24, type), a, b, 8, 8, 24, type);
 }
 
 float fused_dot_add(float c, const float *a, const float *b, unsigned count, Type type) {
-  const auto bits = [type](float x) {
-    return type == BF16 ? std::uint16_t(__float_as_uint(x) >> 16) : emulated_float_to_half(x);
+  const auto apart = [=](const float *numbers) {
+    std::uint16_t bits[16] = {};
+    for (unsigned k = 0; k < count; ++k)
+      bits[k] = type == BF16 ? __float2bfloat16(numbers[k]).bits : emulated_float_to_half(numbers[k]);
+    return Factors(bits, count, type);
   };
-  Factors left, right;
-  for (unsigned k = 0; k < count; ++k) {
-    take_apart(left, k, bits(a[k]), type);
-    take_apart(right, k, bits(b[k]), type);
-  }
-  return fused_dot_add(c, left, right, 0, count, type, HOPPER);
+  return fused(c, apart(a), apart(b), 0, count, 25, type);
 }
 
 float dot_add_32_e4m3(float c, const unsigned char *a, const unsigned char *b) {
+  const auto apart = [](const unsigned char *codes, unsigned half) {
+    std::uint16_t bits[16];
+    for (unsigned k = 0; k < 16; ++k) bits[k] = half_of_e4m3(codes[k / 2 * 4 + 2 * half + k % 2]);
+    return Factors(bits, 16, F16);
+  };
   float sum = 0.0f;
-  for (unsigned half = 0; half < 2; ++half) {
-    Factors left, right;
-    for (unsigned k = 0; k < 16; ++k) {
-      const unsigned at = k / 2 * 4 + 2 * half + k % 2;
-      take_apart(left, k, half_of_e4m3(a[at]), F16);
-      take_apart(right, k, half_of_e4m3(b[at]), F16);
-    }
-    sum = dot_add_16(sum, left, right, F16, HOPPER);
-  }
+  for (unsigned half = 0; half < 2; ++half) sum = dot_add_16(sum, apart(a, half), apart(b, half), F16, HOPPER);
   const float d = c + sum;
   return d == d ? d : __uint_as_float(NOT_A_NUMBER);
 }

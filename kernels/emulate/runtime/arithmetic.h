@@ -23,16 +23,13 @@ namespace emulated::runtime {
 // Whose tensor cores: a launch's, as emulated_launch takes it.
 enum Architecture : unsigned { AMPERE, HOPPER };
 
-// The factors of at most 16 products. A factor is significand * 2^exponent with the binary point where its type has it; that
-// of a number that is zero, infinite or none is out of all range.
+// The factors of at most 16 products, taken apart. A factor is significand * 2^exponent with the binary point where its type
+// has it; the exponent of one that is zero, infinite or no number is out of all range.
 struct Factors {
   int significand[16], exponent[16];
+  // The first `count` of 16, from numbers of `type` by their bits.
+  Factors(const std::uint16_t *bits, unsigned count, Type type);
 };
-// Takes apart factor `at`: a number of `type`, by its bits.
-void take_apart(Factors &factors, unsigned at, std::uint16_t bits, Type type);
-
-// c + the sum of a[k] * b[k] for k in from .. from + count, in one fused dot-add of this architecture.
-float fused_dot_add(float c, const Factors &a, const Factors &b, unsigned from, unsigned count, Type type, Architecture whose);
 
 // c + the sum of sixteen products of bf16 or f16, as an mma of k = 16 adds them.
 float dot_add_16(float c, const Factors &a, const Factors &b, Type type, Architecture whose);

@@ -12,6 +12,8 @@
 #include "arithmetic.h"
 #include "machine.h"
 
+#include <functional>
+
 namespace emulated {
 
 using namespace runtime;
@@ -25,43 +27,41 @@ struct Operands {
 };
 static_assert(sizeof(Operands) <= stride, "what a lane brings fits its place");
 
-std::uint16_t half_word(unsigned word, unsigned half) { return std::uint16_t(word >> (16 * half)); }
-std::uint8_t byte_of(unsigned word, unsigned byte) { return std::uint8_t(word >> (8 * byte)); }
+// What a row of A or a column of B is made of, in the order of k.
+union Bytes {
+  unsigned words[8];
+  std::uint16_t numbers[16];
+  unsigned char codes[32];
+};
 
-// Row `row` of A or column `column` of B: `take(register, position in it, k)` for each k. A register holds `in_register` of k.
-template <class Take> void each_of_row(const unsigned char *all, unsigned row, unsigned in_register, Take take) {
+Bytes row_of_a(const unsigned char *all, unsigned row) {
+  Bytes bytes;
   for (unsigned quarter = 0; quarter < 4; ++quarter) {
     const auto lane = from_lane<Operands>(all, row % 8 * 4 + quarter);
-    for (unsigned half = 0; half < 2; ++half)
-      for (unsigned at = 0; at < in_register; ++at)
-        take(lane.a[2 * half + row / 8], at, (4 * half + quarter) * in_register + at);
+    for (unsigned half = 0; half < 2; ++half) bytes.words[4 * half + quarter] = lane.a[2 * half + row / 8];
   }
+  return bytes;
 }
-template <class Take> void each_of_column(const unsigned char *all, unsigned column, unsigned in_register, Take take) {
+
+Bytes column_of_b(const unsigned char *all, unsigned column) {
+  Bytes bytes;
   for (unsigned quarter = 0; quarter < 4; ++quarter) {
     const auto lane = from_lane<Operands>(all, column * 4 + quarter);
-    for (unsigned half = 0; half < 2; ++half)
-      for (unsigned at = 0; at < in_register; ++at) take(lane.b[half], at, (4 * half + quarter) * in_register + at);
+    for (unsigned half = 0; half < 2; ++half) bytes.words[4 * half + quarter] = lane.b[half];
   }
+  return bytes;
 }
 
-// The four elements of D that the calling lane owns: `sum(d, row of A, column of B)`, each taken apart once by
-// `put(vector, register, position in it, k)`.
-template <class Vector, class Element, class Put, class Sum>
-void each_element(const unsigned char *all, unsigned in_register, Element *d, Put put, Sum sum) {
+// The four elements of D that the calling lane owns: `sum(d, row of A, column of B)`, each made of its bytes by `take` once.
+template <class Element, class Take, class Sum> void each_element(const unsigned char *all, Element *d, Take take, Sum sum) {
   const unsigned g = lane() / 4, t = lane() % 4;
-  Vector rows[2], columns[2];
-  for (unsigned i = 0; i < 2; ++i) {
-    each_of_row(all, g + 8 * i, in_register, [&](unsigned word, unsigned at, unsigned k) { put(rows[i], word, at, k); });
-    each_of_column(all, 2 * t + i, in_register, [&](unsigned word, unsigned at, unsigned k) { put(columns[i], word, at, k); });
-  }
-  for (unsigned i = 0; i < 4; ++i) d[i] = sum(d[i], rows[i / 2], columns[i % 2]);
+  const auto upper = take(row_of_a(all, g)), lower = take(row_of_a(all, g + 8));
+  const auto left = take(column_of_b(all, 2 * t)), right = take(column_of_b(all, 2 * t + 1));
+  d[0] = sum(d[0], upper, left);
+  d[1] = sum(d[1], upper, right);
+  d[2] = sum(d[2], lower, left);
+  d[3] = sum(d[3], lower, right);
 }
-
-struct Bytes {
-  unsigned char at[32];
-};
-void put_byte(Bytes &bytes, unsigned word, unsigned at, unsigned k) { bytes.at[k] = byte_of(word, at); }
 
 }  // namespace
 
@@ -83,18 +83,16 @@ void load_matrix(unsigned *fragment, unsigned count, bool transposed, const void
 void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
+  const auto apart = [=](const Bytes &bytes) { return Factors(bytes.numbers, 16, type); };
   const Architecture whose = machine().architecture;
-  each_element<Factors>(
-      all, 2, d,
-      [=](Factors &factors, unsigned word, unsigned at, unsigned k) { take_apart(factors, k, half_word(word, at), type); },
-      [=](float c, const Factors &row, const Factors &column) { return dot_add_16(c, row, column, type, whose); });
+  each_element(all, d, apart, [=](float c, const Factors &a, const Factors &b) { return dot_add_16(c, a, b, type, whose); });
 }
 
 void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
-  each_element<Bytes>(all, 4, d, put_byte, [](int c, const Bytes &row, const Bytes &column) {
-    for (unsigned k = 0; k < 32; ++k) c += int(std::int8_t(row.at[k])) * int(std::int8_t(column.at[k]));
+  each_element(all, d, std::identity(), [](int c, const Bytes &a, const Bytes &b) {
+    for (unsigned k = 0; k < 32; ++k) c += std::int8_t(a.codes[k]) * std::int8_t(b.codes[k]);
     return c;
   });
 }
@@ -103,8 +101,8 @@ void mma_m16n8k32_e4m3(float *d, const unsigned *a, const unsigned *b) {
   if (machine().architecture == AMPERE) fail("multiplies E4M3, which Ampere's tensor cores do not");
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
-  each_element<Bytes>(all, 4, d, put_byte, [](float c, const Bytes &row, const Bytes &column) {
-    return dot_add_32_e4m3(c, row.at, column.at);
+  each_element(all, d, std::identity(), [](float c, const Bytes &a, const Bytes &b) {
+    return dot_add_32_e4m3(c, a.codes, b.codes);
   });
 }
 

@@ -69,14 +69,11 @@ void check_unchanged(const std::vector<std::uint16_t> &elements, const std::vect
 void finish(const Product &product, Product *later) {
   check_unchanged(product.rows, product.rows_at);
   check_unchanged(product.columns, product.columns_at);
-  Factors rows[2];
-  for (unsigned i = 0; i < 2; ++i)
-    for (unsigned k = 0; k < K; ++k) take_apart(rows[i], k, product.rows[i * K + k], BF16);
+  const Factors rows[2] = {{product.rows.data(), K, BF16}, {product.rows.data() + K, K, BF16}};
   std::vector<float> sums(product.tiles * 4);
   for (unsigned tile = 0; tile < product.tiles; ++tile)
     for (unsigned i = 0; i < 2; ++i) {
-      Factors column;
-      for (unsigned k = 0; k < K; ++k) take_apart(column, k, product.columns[(tile * 2 + i) * K + k], BF16);
+      const Factors column(product.columns.data() + (tile * 2 + i) * K, K, BF16);
       for (unsigned half = 0; half < 2; ++half) {
         const unsigned at = tile * 4 + half * 2 + i;
         sums[at] = dot_add_16(product.from_zero ? 0.0f : product.before[at], rows[half], column, BF16, HOPPER);

@@ -1,6 +1,8 @@
 //! Paged attention: one row per sequence on scalar lanes, several on tensor cores.
 
-use super::{Buffer, at, bits, narrow_floats, narrowed, run, widened};
+use mixgate_emulate::Architecture;
+
+use super::{Buffer, at, bits, narrow_floats, narrowed, run_as, widened};
 use crate::ops::{
     AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
 };
@@ -19,6 +21,7 @@ struct Case {
     sharpness: f32,
     /// The grids are for this many times the tokens and the context.
     room: usize,
+    architecture: Architecture,
 }
 
 impl Case {
@@ -106,9 +109,9 @@ impl Case {
             kv_heads: self.kv_heads as u32,
             head_dim,
         };
-        paged_attention_launches(tensors, sizes)
-            .into_iter()
-            .for_each(run);
+        for launch in paged_attention_launches(tensors, sizes) {
+            run_as(&launch, self.architecture);
+        }
 
         let given: Vec<Vec<u16>> = out
             .raw_values()
@@ -220,6 +223,7 @@ fn case(
         window: 0,
         sharpness: 1.0,
         room: 1,
+        architecture: Architecture::Hopper,
     }
 }
 
@@ -253,6 +257,12 @@ fn paged_prefill_matches_cpu() {
     let sequences = [(2, 2), (64, 64), (65, 65), (5, 70), (3, 131), (30, 128)];
     case(&sequences, [2, 1, 64], 16).attend(&seeds(6));
     case(&[(40, 75)], [2, 2, 128], 32).attend(&seeds(1));
+    let architecture = Architecture::Ampere;
+    let ampere = Case {
+        architecture,
+        ..case(&[(40, 75)], [2, 2, 128], 32)
+    };
+    ampere.attend(&seeds(1));
     case(&[(19, 19), (7, 90)], [8, 1, 32], 1).attend(&seeds(2));
     case(&[(9, 70)], [4, 1, 128], 24).attend(&seeds(1));
 }

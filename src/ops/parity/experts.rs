@@ -1,6 +1,8 @@
 //! Products with bf16 weights: both sides of the experts, and plain ones.
 
-use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run, widened};
+use mixgate_emulate::Architecture::{self, Ampere, Hopper};
+
+use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run, run_as, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::test_device::TestDevice;
@@ -8,7 +10,14 @@ use crate::ops::tile::Tile;
 use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Multiplier, Side};
 
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
-fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
+fn check_product(
+    tile: Tile,
+    side: Side,
+    experts_of: &[u32],
+    top_k: usize,
+    sizes: [usize; 3],
+    architecture: Architecture,
+) {
     let [num_experts, n, k] = sizes;
     let pairs = experts_of.len();
     let mut order: Vec<u32> = (0..pairs as u32).collect();
@@ -49,7 +58,8 @@ fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes
         num_experts: num_experts as u32,
         top_k: top_k as u32,
     };
-    run(grouped_linear_launch_with(tile, tensors, side, sizes));
+    let launch = grouped_linear_launch_with(tile, tensors, side, sizes);
+    run_as(&launch, architecture);
 
     let sum = |x_row: usize, expert: usize, column: usize| {
         let w_row = (expert * n + column) * k;
@@ -94,16 +104,19 @@ fn grouped_linear_matches_cpu() {
     let spread: Vec<u32> = (0..150).map(|i| i * i % 7 % 3).collect();
     for side in [Side::In, Side::Out] {
         // A single token, in whole tiles; then tails of rows, columns and k, with experts that have nobody.
-        check_product(Tile::Rows16, side, &one, 2, [8, 128, 64]);
-        check_product(Tile::Rows16, side, &few, 2, [8, 136, 200]);
+        check_product(Tile::Rows16, side, &one, 2, [8, 128, 64], Hopper);
+        for architecture in [Hopper, Ampere] {
+            check_product(Tile::Rows16, side, &few, 2, [8, 136, 200], architecture);
+        }
         // Everybody on one expert: three blocks of rows. More of k than there are stages.
-        check_product(Tile::Rows16, side, &crowd, 2, [4, 24, 8]);
-        check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456]);
-        check_product(Tile::Rows64, side, &spread, 3, [5, 72, 72]);
-        check_product(Tile::Rows128, side, &spread, 3, [3, 136, 80]);
+        check_product(Tile::Rows16, side, &crowd, 2, [4, 24, 8], Hopper);
+        check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456], Hopper);
+        check_product(Tile::Rows64, side, &crowd, 2, [4, 40, 456], Ampere);
+        check_product(Tile::Rows64, side, &spread, 3, [5, 72, 72], Hopper);
+        check_product(Tile::Rows128, side, &spread, 3, [3, 136, 80], Hopper);
         if tiles().any(|tile| tile == Tile::Warpgroups) {
-            check_product(Tile::Warpgroups, side, &spread, 3, [3, 264, 456]);
-            check_product(Tile::Warpgroups, side, &few, 2, [8, 24, 8]);
+            check_product(Tile::Warpgroups, side, &spread, 3, [3, 264, 456], Hopper);
+            check_product(Tile::Warpgroups, side, &few, 2, [8, 24, 8], Hopper);
         }
     }
 }
@@ -142,12 +155,14 @@ fn a_bf16_output_has_the_same_bits_in_every_tile_and_alone() {
 
 #[test]
 fn linear_matches_cpu() {
-    for (tile, m, n, k) in [
-        (Tile::Rows16, 1, 128, 64),
-        (Tile::Rows16, 17, 136, 200),
-        (Tile::Rows64, 65, 24, 328),
-        (Tile::Rows128, 130, 264, 72),
-        (Tile::Warpgroups, 130, 264, 328),
+    for (tile, m, n, k, architecture) in [
+        (Tile::Rows16, 1, 128, 64, Hopper),
+        (Tile::Rows16, 17, 136, 200, Hopper),
+        (Tile::Rows16, 17, 136, 200, Ampere),
+        (Tile::Rows64, 65, 24, 328, Hopper),
+        (Tile::Rows128, 130, 264, 72, Hopper),
+        (Tile::Rows128, 130, 264, 72, Ampere),
+        (Tile::Warpgroups, 130, 264, 328, Hopper),
     ] {
         if tiles().all(|its| its != tile) {
             continue;
@@ -157,7 +172,7 @@ fn linear_matches_cpu() {
         let y = Buffer::<f32>::poisoned(m * n);
         let tensors = [at(&x_at), at(&w_at), at(&y)];
         let sizes = [m as u32, n as u32, k as u32];
-        run(linear_launch_with(tile, tensors, sizes));
+        run_as(&linear_launch_with(tile, tensors, sizes), architecture);
         let own = y.values();
         // What a device chooses by itself: the same kernel, or the library, where there is one.
         let chosen = Buffer::<f32>::poisoned(m * n);

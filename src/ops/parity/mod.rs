@@ -11,8 +11,10 @@ mod quantised;
 mod route;
 mod rows;
 mod sample;
+mod truncation;
 
 use half::bf16;
+use mixgate_emulate::Architecture;
 
 use self::buffer::Buffer;
 use super::test_device::TestDevice;
@@ -22,6 +24,14 @@ use crate::ops::testing::floats;
 /// Runs a launch to its end.
 fn run(launch: Launch) {
     tried(&launch).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The same, where tensor cores add as this architecture's do.
+fn run_as(launch: &Launch, architecture: Architecture) {
+    let device = TestDevice::adding_as(architecture);
+    device
+        .launch(launch)
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn tried(launch: &Launch) -> Result<(), OpError> {

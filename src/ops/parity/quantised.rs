@@ -3,7 +3,9 @@
 
 use half::f16;
 
-use super::{Buffer, Exact, activated, at, exact_sum, narrow_floats, narrowed, run, widened};
+use mixgate_emulate::Architecture::{self, Ampere, Hopper};
+
+use super::{Buffer, Exact, activated, at, exact_sum, narrow_floats, narrowed, run_as, widened};
 use crate::ops::quantised::launch::{
     Tile, quantised_experts_launch_with, quantised_linear_launch_with,
 };
@@ -132,6 +134,7 @@ fn check_experts(
     experts_of: &[u32],
     top_k: usize,
     [num_experts, n, k]: [usize; 3],
+    architecture: Architecture,
 ) {
     let pairs = experts_of.len();
     let mut order: Vec<u32> = (0..pairs as u32).collect();
@@ -171,9 +174,8 @@ fn check_experts(
         num_experts: num_experts as u32,
         top_k: top_k as u32,
     };
-    run(quantised_experts_launch_with(
-        tile, format, tensors, side, sizes,
-    ));
+    let launch = quantised_experts_launch_with(tile, format, tensors, side, sizes);
+    run_as(&launch, architecture);
 
     let weights = decoded(&blocks);
     let w_row = |pair: u32, column: usize| {
@@ -207,7 +209,13 @@ fn check_experts(
 }
 
 /// `x · wᵀ` on the emulated device.
-fn multiplied(tile: Tile, format: PackedFormat, x: &[f32], blocks: &Blocks) -> Vec<f32> {
+fn multiplied(
+    tile: Tile,
+    format: PackedFormat,
+    x: &[f32],
+    blocks: &Blocks,
+    architecture: Architecture,
+) -> Vec<f32> {
     let (n, k) = (blocks.rows, blocks.columns);
     let m = x.len() / k;
     let packed = Packed::new(blocks).unwrap();
@@ -215,13 +223,22 @@ fn multiplied(tile: Tile, format: PackedFormat, x: &[f32], blocks: &Blocks) -> V
     let y = Buffer::<f32>::poisoned(m * n);
     let tensors = [at(&x_at), at(&w_at), at(&y)];
     let sizes = [m as u32, n as u32, k as u32];
-    run(quantised_linear_launch_with(tile, format, tensors, sizes));
+    let launch = quantised_linear_launch_with(tile, format, tensors, sizes);
+    run_as(&launch, architecture);
     y.values()
 }
 
-fn check_linear(format: PackedFormat, tile: Tile, [m, n, k]: [usize; 3]) {
+fn check_linear(
+    format: PackedFormat,
+    tile: Tile,
+    [m, n, k]: [usize; 3],
+    architecture: Architecture,
+) {
     let (x, blocks) = (narrow_floats(34, m * k), random_blocks(format, [1, n, k]));
-    let (y, weights) = (multiplied(tile, format, &x, &blocks), decoded(&blocks));
+    let (y, weights) = (
+        multiplied(tile, format, &x, &blocks, architecture),
+        decoded(&blocks),
+    );
     for (i, given) in y.into_iter().enumerate() {
         let (row, column) = (i / n, i % n);
         assert_product(
@@ -251,10 +268,11 @@ fn quantised_experts_match_decoded_weights() {
     for format in PackedFormat::ALL {
         for side in [Side::In, Side::Out] {
             let check = |tile, experts: &[u32], top_k, sizes| {
-                check_experts(format, tile, side, experts, top_k, sizes);
+                check_experts(format, tile, side, experts, top_k, sizes, Hopper);
             };
             // Experts that have nobody, a tail of rows, the least of columns, more of k than there are stages.
             check(Tile::Rows16Columns32, &few, 2, [8, 8, 1280]);
+            check_experts(format, Tile::Rows16, side, &few, 2, [8, 40, 256], Ampere);
             // Everybody on one expert: three blocks of rows.
             check(Tile::Rows16, &crowd, 2, [4, 40, 768]);
             check(Tile::Rows64, &spread, 3, [5, 72, 256]);
@@ -265,7 +283,7 @@ fn quantised_experts_match_decoded_weights() {
             }
         }
         let check = |tile, experts: &[u32], top_k, sizes| {
-            check_experts(format, tile, Side::Out, experts, top_k, sizes);
+            check_experts(format, tile, Side::Out, experts, top_k, sizes, Hopper);
         };
         // A single token; columns beyond a block.
         check(Tile::Rows16Columns32, &one, 2, [8, 64, 256]);
@@ -277,19 +295,21 @@ fn quantised_experts_match_decoded_weights() {
 #[test]
 fn quantised_linear_matches_decoded_weights() {
     for format in PackedFormat::ALL {
-        check_linear(format, Tile::Rows16Columns32, [1, 40, 256]);
-        check_linear(format, Tile::Rows16, [17, 136, 256]);
-        check_linear(format, Tile::Rows64, [65, 24, 512]);
-        check_linear(format, Tile::Rows128, [130, 8, 1024]);
+        let check = |tile, sizes| check_linear(format, tile, sizes, Hopper);
+        check(Tile::Rows16Columns32, [1, 40, 256]);
+        check(Tile::Rows16, [17, 136, 256]);
+        check(Tile::Rows64, [65, 24, 512]);
+        check(Tile::Rows128, [130, 8, 1024]);
         // The longest sum there is.
-        check_linear(format, Tile::Rows16Columns32, [3, 8, 14_336]);
+        check(Tile::Rows16Columns32, [3, 8, 14_336]);
+        check_linear(format, Tile::Rows16Columns32, [3, 8, 14_336], Ampere);
         if has_warpgroups(format) {
-            check_linear(format, Tile::Warpgroups, [130, 168, 896]);
-            check_linear(format, Tile::Warpgroups, [1, 8, 128]);
+            check(Tile::Warpgroups, [130, 168, 896]);
+            check(Tile::Warpgroups, [1, 8, 128]);
         }
         if format != PackedFormat::Q4K {
-            check_linear(format, Tile::Rows16, [2, 8, 128]);
-            check_linear(format, Tile::Rows64, [2, 16, 384]);
+            check(Tile::Rows16, [2, 8, 128]);
+            check(Tile::Rows64, [2, 16, 384]);
         }
     }
 }
@@ -303,7 +323,10 @@ fn ones_on_a_diagonal_read_every_weight_back() {
         let all = tiles(format);
         for tile in all.filter(|tile| *tile != Tile::Rows16 && *tile != Tile::Rows64) {
             let blocks = random_blocks(format, [1, 40, k]);
-            let (y, weights) = (multiplied(tile, format, &x, &blocks), decoded(&blocks));
+            let (y, weights) = (
+                multiplied(tile, format, &x, &blocks, Hopper),
+                decoded(&blocks),
+            );
             for (i, given) in y.into_iter().enumerate() {
                 let (row, column) = (i / 40, i % 40);
                 let [plus, minus] = weights[column * k + row];
@@ -319,14 +342,18 @@ fn ones_on_a_diagonal_read_every_weight_back() {
 fn an_output_has_the_same_bits_in_every_tile_and_alone() {
     let (m, n, k) = (19, 72, 512);
     let x = narrow_floats(35, m * k);
-    for format in PackedFormat::ALL {
+    let pairs = PackedFormat::ALL
+        .into_iter()
+        .flat_map(|format| [(format, Hopper), (format, Ampere)]);
+    for (format, architecture) in pairs {
         let blocks = random_blocks(format, [1, n, k]);
         let bits = |tile, x: &[f32]| -> Vec<u32> {
-            let y = multiplied(tile, format, x, &blocks);
+            let y = multiplied(tile, format, x, &blocks, architecture);
             y.into_iter().map(f32::to_bits).collect()
         };
         let all = bits(Tile::Rows16, &x);
-        for tile in tiles(format) {
+        let by = TestDevice::adding_as(architecture).multiplier();
+        for tile in Tile::all(by, format) {
             assert_eq!(bits(tile, &x), all, "{format:?} {tile:?}");
             let last = bits(tile, &x[(m - 1) * k..]);
             assert_eq!(last, all[(m - 1) * n..], "{format:?} {tile:?}");

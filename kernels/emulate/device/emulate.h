@@ -76,7 +76,7 @@ void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type);
 void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b);
 void mma_m16n8k32_e4m3(float *d, const unsigned *a, const unsigned *b);
 
-enum Kind : unsigned { SHUFFLE = 1, VOTE, SYNC, MATRIX, MMA, WGMMA };
+enum Kind : unsigned { SHUFFLE = 1, VOTE, SYNC, MATRIX, MMA, WGMMA, MATCH, REDUCE };
 
 template <class T> inline T from_lane(const unsigned char *all, unsigned lane) {
   T value;
@@ -149,10 +149,69 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
+// Whose values are the caller's own, by lane. Bits of lanes that are not in the mask are zero.
+template <class T> inline unsigned __match_any_sync(unsigned mask, T value) {
+  static_assert(sizeof(T) <= emulated::stride, "a lane brings at most one register pair");
+  const unsigned char *all = emulated::meet(mask, emulated::MATCH, &value, sizeof(T));
+  unsigned equal = 0;
+  for (unsigned lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1 && emulated::from_lane<T>(all, lane) == value) equal |= 1u << lane;
+  return equal;
+}
+template <class T> inline unsigned __match_all_sync(unsigned mask, T value, int *all) {
+  *all = __match_any_sync(mask, value) == mask;
+  return *all ? mask : 0;
+}
+// One value of all lanes in the mask, for whole numbers.
+template <class T, class F> inline T emulated_reduced(unsigned mask, T value, F combine) {
+  static_assert(sizeof(T) == 4 && std::is_integral_v<T>, "redux.sync is of 32-bit whole numbers");
+  const unsigned char *all = emulated::meet(mask, emulated::REDUCE, &value, sizeof(T));
+  bool any = false;
+  T result{};
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    const T its = emulated::from_lane<T>(all, lane);
+    result = any ? combine(result, its) : its;
+    any = true;
+  }
+  return result;
+}
+template <class T> inline T __reduce_add_sync(unsigned mask, T value) {
+  return emulated_reduced(mask, value, [](T x, T y) { return T(unsigned(x) + unsigned(y)); });
+}
+template <class T> inline T __reduce_min_sync(unsigned mask, T value) {
+  return emulated_reduced(mask, value, [](T x, T y) { return y < x ? y : x; });
+}
+template <class T> inline T __reduce_max_sync(unsigned mask, T value) {
+  return emulated_reduced(mask, value, [](T x, T y) { return x < y ? y : x; });
+}
+inline unsigned __reduce_and_sync(unsigned mask, unsigned value) {
+  return emulated_reduced(mask, value, [](unsigned x, unsigned y) { return x & y; });
+}
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value) {
+  return emulated_reduced(mask, value, [](unsigned x, unsigned y) { return x | y; });
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned value) {
+  return emulated_reduced(mask, value, [](unsigned x, unsigned y) { return x ^ y; });
+}
+
+// Each gives what was there before.
 unsigned atomicAdd(unsigned *at, unsigned value);
 int atomicAdd(int *at, int value);
 float atomicAdd(float *at, float value);
+unsigned long long atomicAdd(unsigned long long *at, unsigned long long value);
+unsigned atomicSub(unsigned *at, unsigned value);
+unsigned atomicExch(unsigned *at, unsigned value);
+float atomicExch(float *at, float value);
+unsigned atomicMin(unsigned *at, unsigned value);
+int atomicMin(int *at, int value);
 unsigned atomicMax(unsigned *at, unsigned value);
+int atomicMax(int *at, int value);
+unsigned atomicAnd(unsigned *at, unsigned value);
+unsigned atomicOr(unsigned *at, unsigned value);
+unsigned atomicXor(unsigned *at, unsigned value);
+unsigned atomicCAS(unsigned *at, unsigned expected, unsigned value);
+unsigned long long atomicCAS(unsigned long long *at, unsigned long long expected, unsigned long long value);
 
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __expf(float x) { return std::exp(x); }
@@ -183,3 +242,13 @@ float emulated_half_to_float(std::uint16_t bits);
 std::uint16_t emulated_float_to_half(float x);
 inline float __half2float(__half x) { return emulated_half_to_float(x.bits); }
 inline __half __float2half(float x) { return {emulated_float_to_half(x)}; }
+
+// 8-bit floating point as its bits (OCP E4M3: no infinities, one NaN of either sign). What is too large becomes the largest.
+float emulated_e4m3_to_float(std::uint8_t bits);
+std::uint8_t emulated_float_to_e4m3(float x);
+struct __nv_fp8_e4m3 {
+  std::uint8_t __x = 0;
+  __nv_fp8_e4m3() = default;
+  explicit __nv_fp8_e4m3(float x) : __x(emulated_float_to_e4m3(x)) {}
+  explicit operator float() const { return emulated_e4m3_to_float(__x); }
+};

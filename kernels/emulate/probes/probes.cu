@@ -100,6 +100,48 @@ KERNEL probe_warp_operations(unsigned *out) {
 }
 EMULATED(probe_warp_operations)
 
+// Lanes whose number is a multiple of three, and the others: each with a mask of its own.
+KERNEL probe_masked_operations(unsigned *out) {
+  const unsigned lane = threadIdx.x % WARP;
+  const unsigned thirds = __ballot_sync(ALL_LANES, lane % 3 == 0), mine = lane % 3 == 0 ? thirds : ~thirds;
+  unsigned *to = out + lane;
+  *to = __ballot_sync(mine, lane > 15), to += WARP;
+  *to = __any_sync(mine, lane == 4) + 2 * __all_sync(mine, lane % 3 == 0), to += WARP;
+  *to = __reduce_add_sync(mine, lane), to += WARP;
+  *to = unsigned(__reduce_min_sync(mine, 7 - int(lane))), to += WARP;
+  *to = unsigned(__reduce_max_sync(mine, int(lane) - 40)), to += WARP;
+  *to = __reduce_and_sync(mine, lane | 16), to += WARP;
+  *to = __reduce_or_sync(mine, 1u << lane), to += WARP;
+  *to = __reduce_xor_sync(mine, lane), to += WARP;
+  *to = __match_any_sync(mine, lane / 8), to += WARP;
+  int all = 0;
+  *to = __match_all_sync(mine, lane % 3 == 0, &all) + (all ? 0 : 1);
+}
+EMULATED(probe_masked_operations)
+
+// One block's threads on the same cells, each operation on two of them: what was there, and something else.
+KERNEL probe_atomics(unsigned *cells, float *floats, unsigned long long *wide, unsigned *before) {
+  const unsigned i = threadIdx.x;
+  auto *whole = reinterpret_cast<int *>(cells);
+  atomicAdd(cells + 0, i);
+  atomicAdd(whole + 1, -int(i));
+  atomicSub(cells + 2, i);
+  atomicMin(cells + 3, i + 5);
+  atomicMin(whole + 4, -int(i));
+  atomicMax(cells + 5, i);
+  atomicMax(whole + 6, -int(i));
+  atomicAnd(cells + 7, ~(1u << i));
+  atomicOr(cells + 8, 1u << i);
+  atomicXor(cells + 9, i);
+  before[i] = atomicExch(cells + 10, i + 1);
+  before[blockDim.x + i] = atomicCAS(cells + 11, i, i + 1);
+  atomicAdd(floats + 0, 0.5f);
+  atomicExch(floats + 1, float(i));
+  atomicAdd(wide + 0, 1ull << 33);
+  atomicCAS(wide + 1, 1ull << 40, 1ull << 41);
+}
+EMULATED(probe_atomics)
+
 // Copies asynchronously, in two groups; `early` reads before the wait, `alone` without a barrier after it.
 KERNEL probe_copy_async(const float *in, float *out, unsigned early, unsigned alone) {
   __shared__ __align__(16) float cells[2][4 * WARP];
@@ -221,6 +263,17 @@ KERNEL probe_mma_sums(const unsigned *a, const unsigned *b, const float *c, floa
   for (unsigned i = 0; i < 4; ++i) d[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = sum[i];
 }
 EMULATED(probe_mma_sums)
+
+KERNEL probe_e4m3(const float *in, unsigned *codes, float *values, unsigned count) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+#ifdef MIXGATE_EMULATED
+  const __nv_fp8_e4m3 narrow(in[i]);
+  codes[i] = narrow.__x;
+  values[i] = float(narrow);
+#endif
+}
+EMULATED(probe_e4m3)
 
 KERNEL probe_conversions(const float *in, unsigned *as_bf16, unsigned *as_half, float *half_back, unsigned count) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;

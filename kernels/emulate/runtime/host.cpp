@@ -70,11 +70,13 @@ extern "C" int emulated_launch(const char *name, const unsigned *grid, const uns
     return 1;
   };
   if (!m.entry) return refuse("there is no such kernel");
-  if (m.entry->count != count) return refuse("the kernel has another number of arguments");
   const std::uint64_t threads = std::uint64_t(block[0]) * block[1] * block[2];
   if (threads == 0 || threads > MOST_THREADS || block[2] > 64) return refuse("a block has 1 to 1024 threads");
   if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535) return refuse("no such grid");
   if (dynamic_bytes > DYNAMIC) return refuse("a block has at most 227 KiB of dynamic shared memory");
+  if (architecture == AMPERE && dynamic_bytes > AMPERE_DYNAMIC)
+    return refuse("a block has at most 163 KiB of dynamic shared memory");
+  if (m.entry->count != count) return refuse("the kernel has another number of arguments");
   if (!m.dynamic_memory) {
     m.dynamic_memory = static_cast<unsigned char *>(std::aligned_alloc(1024, (DYNAMIC + 1023) / 1024 * 1024));
     m.snapshots = new unsigned char[std::size_t(MOST_WARPS) * SNAPSHOTS * LANES * emulated::stride];

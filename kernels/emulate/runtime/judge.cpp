@@ -215,10 +215,26 @@ template <class T, class F> static T atomically(T *at, F next) {
   *at = next(old);
   return old;
 }
-unsigned atomicAdd(unsigned *at, unsigned value) { return atomically(at, [=](unsigned x) { return x + value; }); }
-int atomicAdd(int *at, int value) { return atomically(at, [=](int x) { return x + value; }); }
-float atomicAdd(float *at, float value) { return atomically(at, [=](float x) { return x + value; }); }
-unsigned atomicMax(unsigned *at, unsigned value) { return atomically(at, [=](unsigned x) { return x > value ? x : value; }); }
+#define ATOMIC_OPERATION(T, name, next) \
+  T name(T *at, T value) { return atomically(at, [=](T x) -> T { return next; }); }
+ATOMIC_OPERATION(unsigned, atomicAdd, x + value)
+ATOMIC_OPERATION(int, atomicAdd, int(unsigned(x) + unsigned(value)))
+ATOMIC_OPERATION(float, atomicAdd, x + value)
+ATOMIC_OPERATION(unsigned long long, atomicAdd, x + value)
+ATOMIC_OPERATION(unsigned, atomicSub, x - value)
+ATOMIC_OPERATION(unsigned, atomicExch, (void(x), value))
+ATOMIC_OPERATION(float, atomicExch, (void(x), value))
+ATOMIC_OPERATION(unsigned, atomicMin, value < x ? value : x)
+ATOMIC_OPERATION(int, atomicMin, value < x ? value : x)
+ATOMIC_OPERATION(unsigned, atomicMax, x < value ? value : x)
+ATOMIC_OPERATION(int, atomicMax, x < value ? value : x)
+ATOMIC_OPERATION(unsigned, atomicAnd, x & value)
+ATOMIC_OPERATION(unsigned, atomicOr, x | value)
+ATOMIC_OPERATION(unsigned, atomicXor, x ^ value)
+#define COMPARE_AND_SWAP(T) \
+  T atomicCAS(T *at, T expected, T value) { return atomically(at, [=](T x) { return x == expected ? value : x; }); }
+COMPARE_AND_SWAP(unsigned)
+COMPARE_AND_SWAP(unsigned long long)
 
 // What the compiler calls before each access.
 #define AT reinterpret_cast<std::uintptr_t>(at)

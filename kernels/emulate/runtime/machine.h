@@ -18,7 +18,7 @@ extern "C" void emulated_switch(void **from, void *to);
 namespace emulated::runtime {
 
 constexpr unsigned MOST_THREADS = 1024, LANES = 32, MOST_WARPS = MOST_THREADS / LANES, BARRIERS = 16;
-constexpr std::size_t STACK = 64 << 10, DYNAMIC = 227 << 10;
+constexpr std::size_t STACK = 64 << 10, DYNAMIC = 227 << 10, AMPERE_DYNAMIC = 163 << 10;
 constexpr unsigned NOBODY = 0xffff, ATOMIC = 0xfffe;
 
 // What is known of one byte. `block` numbers blocks over all launches from 1, so that nothing has to be cleared; a byte of a

@@ -1,7 +1,7 @@
 //! Products by warpgroups: what they give, and what is told of wrong ones.
 
 use super::super::*;
-use super::bf16;
+use super::numbers::bf16;
 
 const NONE: u32 = 0;
 const SHARED_NOT_FENCED: u32 = 1;

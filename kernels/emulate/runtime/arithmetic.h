@@ -9,6 +9,8 @@
 //   Ampere  mma.sync          8 products in one fused dot-add, F = 24; k = 16 is two of them, k 0 … 7 first
 //   Hopper  mma.sync, wgmma  16 products in one fused dot-add, F = 25: both instructions give the same bits
 //
+// (wgmma in E4M3 keeps 13 places only, of the sum too. It is not here, as no kernel asks for it.)
+//
 // A product's exponent is the sum of its factors', whatever its leading digit; a subnormal's exponent is its type's least. A
 // product or an accumulator of zero counts as if it had exponent −108 − F. NaN, infinity times zero and infinities of both
 // signs give the NaN 0x7fffffff; a sum beyond f32 is an infinity; there is no −0.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every kernel and holds what became of it against kernels/resources.txt. Needs nvcc and cuobjdump, no GPU.
 
-A kernel may not take more registers or shared memory than the table says, spill more, or lose its tensor-core
+A kernel may not take more registers, shared memory or stack than the table says, spill more, or lose its tensor-core
 instructions or its 16-byte loads, and products by warpgroups may not wait for each other. From sm_90 on each must have
 the instruction that waits for the kernel before it (kernels/device.cuh, wait_for_previous). `--write` writes the table
 anew: look at what changed before you commit it.
@@ -20,16 +20,17 @@ ARCHITECTURES = ("sm_80", "sm_90")
 # What uses Hopper's own instructions, as build.rs has it.
 FOR_HOPPER = "warpgroup_*.cu"
 HEADER = """\
-# What each kernel takes of a GPU, as nvcc {version} compiles it: registers of a thread, static shared memory of a block and
-# spilled bytes of a thread; whether it multiplies on tensor cores, and how it loads 16 bytes: to registers (LDG), past them
+# What each kernel takes of a GPU, as nvcc {version} compiles it: registers of a thread, static shared memory of a block,
+# bytes of a thread's stack and spilled ones; whether it multiplies on tensor cores, and how it loads 16 bytes: to registers (LDG), past them
 # to shared memory (LDGSTS), or not at all. Written and checked by scripts/kernel-guard/check.py.
 #
 """
 # What griddepcontrol.wait becomes.
 WAITS = "ACQBULK"
-COLUMNS = ("kernel", "arch", "registers", "shared", "spills", "tensor", "16-byte")
+COLUMNS = ("kernel", "arch", "registers", "shared", "stack", "spills", "tensor", "16-byte")
 INFO = re.compile(
-    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
+    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads"
     r".*?Used (?P<registers>\d+) registers(?:[^\n]*?(?P<shared>\d+) bytes smem)?",
     re.DOTALL,
 )
@@ -67,6 +68,7 @@ def compiled(source, architecture):
         rows[found["name"], architecture] = (
             int(found["registers"]),
             int(found["shared"] or 0),
+            int(found["stack"]),
             int(found["stores"]) + int(found["loads"]),
             "yes" if re.search(r"\b[HIQ]G?MMA\.", body) else "no",
             "+".join(wide) or "none",
@@ -85,25 +87,25 @@ def read_table():
     rows = {}
     for line in TABLE.read_text().splitlines():
         if line and not line.startswith(("#", "kernel ")):
-            name, architecture, registers, shared, spills, tensor, wide = line.split()
-            rows[name, architecture] = (int(registers), int(shared), int(spills), tensor, wide)
+            name, architecture, *numbers, tensor, wide = line.split()
+            rows[name, architecture] = (*map(int, numbers), tensor, wide)
     return rows
 
 
 def faults(given, allowed):
     for key in sorted(allowed.keys() - given.keys()):
         yield f"{' '.join(key)}: in the table, but there is no such kernel"
-    for key, (registers, shared, spills, tensor, wide) in sorted(given.items()):
+    for key, (*numbers, tensor, wide) in sorted(given.items()):
         if key not in allowed:
             yield f"{' '.join(key)}: not in the table"
             continue
         most = allowed[key]
-        for what, value, limit in zip(COLUMNS[2:5], (registers, shared, spills), most):
+        for what, value, limit in zip(COLUMNS[2:], numbers, most):
             if value > limit:
                 yield f"{' '.join(key)}: {what} {value}, at most {limit}"
-        if most[3] == "yes" and tensor == "no":
+        if most[-2] == "yes" and tensor == "no":
             yield f"{' '.join(key)}: no tensor-core instruction"
-        for way in set(most[4].split("+")) - set(wide.split("+")) - {"none"}:
+        for way in set(most[-1].split("+")) - set(wide.split("+")) - {"none"}:
             yield f"{' '.join(key)}: no 16-byte {way}"
 
 

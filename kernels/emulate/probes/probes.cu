@@ -247,8 +247,8 @@ KERNEL probe_mma_e4m3(const unsigned *a, const unsigned *b, float *d) {
 }
 EMULATED(probe_mma_e4m3)
 
-// d[16][8] = a · bᵀ + c for each block, fragments from global memory: of bf16 (type 0) or f16 (1) with a[16][16] and b[8][16], or
-// of E4M3 (2) with a[16][32] and b[8][32].
+// d[16][8] = a · bᵀ + c for each block, fragments from global memory: of bf16 (type 0) or f16 (1) with a[16][16] and
+// b[8][16], or of E4M3 (2) with a[16][32] and b[8][32].
 KERNEL probe_mma_sums(const unsigned *a, const unsigned *b, const float *c, float *d, unsigned type) {
   const unsigned lane = threadIdx.x, g = lane / 4, t = lane % 4;
   a += blockIdx.x * 128, b += blockIdx.x * 64, c += blockIdx.x * 128, d += blockIdx.x * 128;

@@ -105,16 +105,6 @@ float dot_add_16(float c, const Factors &a, const Factors &b, Type type, Archite
   return fused(fused(c, a, b, 0, 8, 24, type), a, b, 8, 8, 24, type);
 }
 
-float fused_dot_add(float c, const float *a, const float *b, unsigned count, Type type) {
-  const auto apart = [=](const float *numbers) {
-    std::uint16_t bits[16] = {};
-    for (unsigned k = 0; k < count; ++k)
-      bits[k] = type == BF16 ? __float2bfloat16(numbers[k]).bits : emulated_float_to_half(numbers[k]);
-    return Factors(bits, count, type);
-  };
-  return fused(c, apart(a), apart(b), 0, count, 25, type);
-}
-
 float dot_add_32_e4m3(float c, const unsigned char *a, const unsigned char *b) {
   const auto apart = [](const unsigned char *codes, unsigned half) {
     std::uint16_t bits[16];

@@ -9,6 +9,8 @@
 //   Ampere  mma.sync          8 products in one fused dot-add, F = 24; k = 16 is two of them, k 0 … 7 first
 //   Hopper  mma.sync, wgmma  16 products in one fused dot-add, F = 25: both instructions give the same bits
 //
+// (wgmma in E4M3 keeps 13 places only, of the sum too. It is not here, as no kernel asks for it.)
+//
 // A product's exponent is the sum of its factors', whatever its leading digit; a subnormal's exponent is its type's least. A
 // product or an accumulator of zero counts as if it had exponent −108 − F. NaN, infinity times zero and infinities of both
 // signs give the NaN 0x7fffffff; a sum beyond f32 is an infinity; there is no −0.
@@ -33,9 +35,6 @@ struct Factors {
 
 // c + the sum of sixteen products of bf16 or f16, as an mma of k = 16 adds them.
 float dot_add_16(float c, const Factors &a, const Factors &b, Type type, Architecture whose);
-
-// Hopper's fused dot-add of `count` products, at most 16. a and b are numbers that `type` holds exactly.
-float fused_dot_add(float c, const float *a, const float *b, unsigned count, Type type = BF16);
 
 // Hopper's mma.sync of k = 32 in E4M3, whose bits its hardware knows nothing of: nvcc 13.0 turns it into two mma of f16, from
 // zero, the first with the lower two of each register's four elements (k % 4 < 2), then an f32 addition of c, to nearest even.

@@ -33,8 +33,8 @@ __device__ __forceinline__ void f16_scales(const unsigned char *strip, unsigned 
   for (unsigned j = 0; j < TILES; ++j) unpack_f16x2(words[j], scales[j]);
 }
 
-// Copies BM rows of x and BN columns of w to shared memory, a step of k at a time: a ring of STAGES, first all of x, then all of
-// w. Layout says where a chunk of x lies in its stage: place(row, chunk) in bytes, and ROW_BYTES between rows that are a
+// Copies BM rows of x and BN columns of w to shared memory, a step of k at a time: a ring of STAGES, first all of x, then
+// all of w. Layout says where a chunk of x lies in its stage: place(row, chunk) in bytes, and ROW_BYTES between rows that are a
 // multiple of 8 apart. Rows of x that are not there are zeros from the beginning.
 template <class Format, class Layout, unsigned BM, unsigned BN, unsigned THREADS, unsigned STAGES, QuantisedRule RULE>
 struct Copies {
@@ -46,15 +46,16 @@ struct Copies {
   static_assert(Format::CODES_AT + STRIP * STEP * Format::BITS / 8 == Format::SHARED_BYTES, "codes end a strip's step");
   static_assert(X_ROWS % 8 == 0 && BM % X_ROWS == 0, "a thread's chunks lie alike in their rows, swizzled too");
 
-  const unsigned char *x, *weights;
+  const unsigned char *x, *w;
   unsigned char *x_slot, *w_slot;
   unsigned x_row, rows, w_piece;
-  unsigned x_places[X_TURNS];  // where its chunks begin, in chunks: 64 GiB are within reach
+  // Where its chunks begin, and its strip, in chunks of 16 bytes: 64 GiB are within reach.
+  unsigned x_places[X_TURNS], w_place;
 
   // `order` is null if rows are in their own order. `column` is the block's first of `n`.
-  __device__ __forceinline__ Copies(unsigned char *memory, const bf16 *x, const unsigned char *w, const unsigned *order, Rows its,
-                                    unsigned column, unsigned n, unsigned k, unsigned top_k)
-      : x(reinterpret_cast<const unsigned char *>(x)), x_row(threadIdx.x / CHUNKS), rows(its.count) {
+  __device__ __forceinline__ Copies(unsigned char *memory, const bf16 *x, const unsigned char *w, const unsigned *order,
+                                    Rows its, unsigned column, unsigned n, unsigned k, unsigned top_k)
+      : x(reinterpret_cast<const unsigned char *>(x)), w(w), x_row(threadIdx.x / CHUNKS), rows(its.count) {
     const unsigned x_chunk = threadIdx.x % CHUNKS;
     x_slot = memory + Layout::place(x_row, x_chunk);
 #pragma unroll
@@ -70,26 +71,28 @@ struct Copies {
     }
     // Beyond the last strip is the last once more: its sums are dropped.
     const unsigned strips = (n + STRIP - 1) / STRIP, strip = threadIdx.x / PIECE_THREADS;
-    const size_t strip_bytes = size_t(k / STEP) * Format::STEP_BYTES;
+    static_assert(Format::STEP_BYTES % 16 == 0, "a strip is whole chunks");
     w_piece = threadIdx.x % PIECE_THREADS;
     w_slot = memory + STAGES * BM * X_BYTES + strip * Format::SHARED_BYTES + w_piece * 16;
-    weights = w + (size_t(its.expert) * strips + min(column / STRIP + strip, strips - 1)) * strip_bytes;
+    w_place = (its.expert * strips + min(column / STRIP + strip, strips - 1)) * (k / STEP * (Format::STEP_BYTES / 16));
   }
 
   __device__ __forceinline__ void ask_x(unsigned stage, unsigned step) const {
     const unsigned char *from = x + step * X_BYTES;
+    unsigned char *to = x_slot + stage * BM * X_BYTES;
 #pragma unroll
     for (unsigned turn = 0; turn < X_TURNS; ++turn)
       if (x_row + turn * X_ROWS < rows)
-        copy_async16(x_slot + stage * BM * X_BYTES + turn * X_ROWS * Layout::ROW_BYTES, from + size_t(x_places[turn]) * 16, true);
+        copy_async16(to + turn * X_ROWS * Layout::ROW_BYTES, from + size_t(x_places[turn]) * 16, true);
   }
 
   __device__ __forceinline__ void ask_w(unsigned stage, unsigned step) const {
+    const unsigned char *from = w + size_t(w_place) * 16;
     unsigned char *to = w_slot + stage * STRIPS * Format::SHARED_BYTES;
 #pragma unroll
     for (unsigned turn = 0; turn < PIECE_TURNS; ++turn) {
       const unsigned piece = w_piece + turn * PIECE_THREADS;
-      if (piece < PIECES) copy_async16(to + turn * PIECE_THREADS * 16, weights + Format::piece_at(step, piece), true);
+      if (piece < PIECES) copy_async16(to + turn * PIECE_THREADS * 16, from + Format::piece_at(step, piece), true);
     }
   }
 };

@@ -85,8 +85,8 @@ template <unsigned N> __device__ __forceinline__ void wait_for_products(float (&
 
 #define SUMS(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 
-// d = a * b, or d += a * b: a is 64x16 in registers, warp w has rows 16 w to 16 w + 15 as mma_bf16 wants them; b is 128 rows of a
-// shared matrix, 16 elements of each; d is 64x128 in f32, a warp's rows, tiles of 8 columns as in mma_bf16.
+// d = a * b, or d += a * b: a is 64x16 in registers, warp w has rows 16 w to 16 w + 15 as mma_bf16 wants them; b is 128 rows of
+// a shared matrix, 16 elements of each; d is 64x128 in f32, a warp's rows, tiles of 8 columns as in mma_bf16.
 template <bool FROM_ZERO>
 __device__ __forceinline__ void warpgroup_product_128(float (&d)[16][4], const unsigned (&a)[4], std::uint64_t b) {
 #ifdef MIXGATE_EMULATED

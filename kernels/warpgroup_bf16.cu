@@ -1,8 +1,8 @@
-// The products of grouped_gemm.cu for prompts, by warpgroups: blocks of 128 rows of x and 256 columns of w. Shapes, grid, needs and
-// twin are the same, and so are the bits.  Bound: arithmetic; not measured yet.
+// The products of grouped_gemm.cu for prompts, by warpgroups: blocks of 128 rows of x and 256 columns of w. Shapes, grid, needs
+// and twin are the same, and so are the bits.  Bound: arithmetic; not measured yet.
 //
-// Each of two warpgroups multiplies 64 rows with all columns, 64 elements of k at a time, both from shared memory. Of the STAGES
-// tiles there one is being multiplied, the one before may be still, and STAGES - 2 are under way.
+// Each of two warpgroups multiplies 64 rows with all columns, 64 elements of k at a time, both from shared memory. Of the
+// STAGES tiles there one is being multiplied, the one before may be still, and STAGES - 2 are under way.
 #include "expert_rows.cuh"
 #include "warpgroup.cuh"
 

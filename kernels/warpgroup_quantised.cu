@@ -1,5 +1,5 @@
-// The products of quantised_gemm.cuh for prompts, by warpgroups: blocks of 128 rows of x and 128 columns of w. Shapes, grid, needs
-// and twin are the same, and so are the bits.  Bound: arithmetic; not measured yet.
+// The products of quantised_gemm.cuh for prompts, by warpgroups: blocks of 128 rows of x and 128 columns of w. Shapes, grid,
+// needs and twin are the same, and so are the bits.  Bound: arithmetic; not measured yet.
 //
 // w is the left matrix here, because that one may come from registers: what quantised_gemm.cuh decodes into two fragments of
 // mma's B, of 8 columns each, is one fragment of 16 rows of A. A warpgroup has 64 columns, a warp two tiles of 8; the rows of x

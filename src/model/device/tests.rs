@@ -39,10 +39,15 @@ fn stored(
 /// A small Mixtral of a shape that the kernels have. Every token goes to every expert: where two of random experts are
 /// equally good, a rounding would choose, and the logits be of another model.
 fn small() -> tempfile::TempDir {
+    small_of(72)
+}
+
+/// The same with another width between the experts' products.
+fn small_of(intermediate: usize) -> tempfile::TempDir {
     let mut config: serde_json::Value = serde_json::from_str(TINY).unwrap();
     for (field, value) in [
         ("hidden_size", 128),
-        ("intermediate_size", 72),
+        ("intermediate_size", intermediate),
         ("vocab_size", 96),
         ("num_local_experts", 3),
         ("num_experts_per_tok", 3),
@@ -140,6 +145,24 @@ fn a_step_of_everything_gives_the_logits_of_the_cpu() {
     });
     check(&runs[0], &exact, 2);
     assert_eq!(runs[0], runs[1], "recorded steps give the same bits");
+}
+
+/// More than 96 rows at once are multiplied by warpgroups, where a GPU has them, fewer by warps.
+#[test]
+fn a_long_prompt_has_the_same_bits_whole_and_in_chunks() {
+    let folder = small_of(128);
+    let sequences = [sequence(3, 133, 96, &[5, 2, 0, 1, 7, 3, 4, 6, 8])];
+    let whole: Vec<Vec<Part>> = vec![vec![(0, 0..133)]];
+    let chunks: Vec<Vec<Part>> = vec![vec![(0, 0..60)], vec![(0, 60..70)], vec![(0, 70..133)]];
+    let source = ModelSource::Folder(folder.path().into());
+    for storage in [Storage::Bf16, Storage::W4a16, Storage::Q8_0, Storage::Fp8] {
+        let said = |steps: &[Vec<Part>]| {
+            let mut device = stored(&source, 133, false, storage);
+            let mut cache = device.new_cache(9, 16).unwrap();
+            logits(&mut device, &mut cache, &sequences, steps)
+        };
+        assert_eq!(said(&whole), said(&chunks), "{storage}");
+    }
 }
 
 #[test]

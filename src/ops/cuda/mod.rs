@@ -5,9 +5,11 @@
 //! From Hopper on, a kernel that follows a kernel is launched so that it may begin before that one has ended (programmatic
 //! dependent launch): all of ours wait inside, as `kernels/device.cuh` says. Recorded graphs keep these edges.
 
+mod errors;
 mod images;
 mod kernel;
 mod library;
+mod memory;
 mod staged;
 
 use std::collections::HashMap;
@@ -19,8 +21,9 @@ use std::time::Duration;
 use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 use cudarc::driver::sys::{self, CUgraphInstantiate_flags};
-use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
+use self::errors::{driver, driver_version, said};
 use self::images::IMAGES;
 use self::kernel::Kernel;
 use self::library::Library;
@@ -29,6 +32,7 @@ use super::agreement::warpgroups_agree;
 use super::device::{Device, Memory, Multiplier};
 use super::launch::{Address, Launch};
 
+pub use self::memory::{CudaMemory, RecordedGraph};
 pub use self::staged::CudaStaged;
 
 /// An NVIDIA GPU.
@@ -52,16 +56,6 @@ pub struct Cuda {
 
 /// What the binary's kernels were compiled with and for, such as `CUDA 13.0, sm_80 sm_90`.
 pub(crate) const BUILT_FOR: &str = concat!("CUDA ", env!("MIXGATE_CUDA_VERSION"), ", sm_80 sm_90");
-
-/// Memory of a GPU. It keeps the context alive that it belongs to.
-pub struct CudaMemory {
-    address: u64,
-    /// That of its device: what uses the memory is asked there.
-    stream: Arc<CudaStream>,
-}
-
-/// A recorded graph of launches.
-pub struct RecordedGraph(CudaGraph);
 
 impl Cuda {
     /// Opens GPU number `ordinal` and loads the kernels.
@@ -362,46 +356,9 @@ impl Drop for Cuda {
     }
 }
 
-impl Memory for CudaMemory {
-    fn address(&self) -> Address {
-        Address(self.address)
-    }
-}
-
-impl Drop for CudaMemory {
-    fn drop(&mut self) {
-        // Nothing is left to do about a failure here.
-        let _ = self.stream.context().bind_to_thread();
-        let _ = self.stream.synchronize();
-        // SAFETY: allocated by `Cuda::allocate`, freed once; work that uses it has ended.
-        #[allow(unsafe_code)]
-        let _ = unsafe { result::free_sync(self.address) };
-    }
-}
-
-// SAFETY: the driver's graph may be used from any thread, by one at a time; all use goes through the device's stream,
-// under the lock of whoever keeps the graphs.
-#[allow(unsafe_code)]
-unsafe impl Send for RecordedGraph {}
-// SAFETY: as above; `replay` is called under that lock.
-#[allow(unsafe_code)]
-unsafe impl Sync for RecordedGraph {}
-
 impl fmt::Debug for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.described)
-    }
-}
-
-impl fmt::Debug for CudaMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.address)
-    }
-}
-
-impl fmt::Debug for RecordedGraph {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("recorded")
     }
 }
 
@@ -410,30 +367,6 @@ fn load(
     fatbin: &'static [u8],
 ) -> Result<Arc<cudarc::driver::CudaModule>, DriverError> {
     context.load_module(cudarc::nvrtc::Ptx::from_binary(fatbin.to_vec()))
-}
-
-/// As the driver counts: 12030 is CUDA 12.3. 0 if it does not say.
-fn driver_version() -> i32 {
-    let mut version = 0;
-    // SAFETY: the driver writes one number there.
-    #[allow(unsafe_code)]
-    let done = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    done.result().map_or(0, |()| version)
-}
-
-fn driver(op: &str, error: &DriverError) -> OpError {
-    OpError::Driver {
-        op: op.to_owned(),
-        problem: said(error),
-    }
-}
-
-/// What the driver calls an error, such as `out of memory (CUDA_ERROR_OUT_OF_MEMORY)`.
-fn said(error: &DriverError) -> String {
-    match (error.error_string(), error.error_name()) {
-        (Ok(text), Ok(name)) => format!("{} ({})", text.to_string_lossy(), name.to_string_lossy()),
-        _ => format!("error {:?}", error.0),
-    }
 }
 
 /// Fewer rows are bound by the weights' memory traffic, where our kernels have nothing to lose.

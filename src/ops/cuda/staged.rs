@@ -9,7 +9,7 @@ use std::time::Duration;
 use cudarc::driver::sys::{self, CUevent_flags_enum::CU_EVENT_DEFAULT};
 use cudarc::driver::{CudaContext, result};
 
-use super::driver;
+use super::errors::driver;
 use crate::ops::OpError;
 use crate::ops::device::Staged;
 use crate::ops::launch::Address;

@@ -11,9 +11,9 @@ use super::quantised::launch::{self, quantised_linear_launch_with};
 use super::tile::Tile;
 use super::{Address, Blocks, OpError, Packed, PackedFormat};
 
-/// Rows, columns and width of the products that are compared: more than a block of each, more of the width than is in
-/// shared memory at a time.
-const SIZES: [usize; 3] = [130, 264, 1024];
+/// Rows, columns and width of the products that are compared: a block of each, but more of the width than is in shared memory
+/// at a time.
+const SIZES: [usize; 3] = [128, 128, 896];
 
 /// Multiplies random rows and weights of each stored form both ways.
 ///

@@ -19,6 +19,8 @@ pub struct Emulated {
     is_late: bool,
     /// How many steps may still be recorded, if that is limited.
     room_for_graphs: Option<AtomicUsize>,
+    /// How often memory was asked for, on the device and page-locked on the host.
+    allocations: AtomicUsize,
     stream: Stream,
     recording: Mutex<Option<Vec<Launch>>>,
 }
@@ -150,6 +152,7 @@ impl Device for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory, OpError> {
+        self.allocations.fetch_add(1, Relaxed);
         Ok(EmulatedMemory {
             buffer: Buffer::poisoned(bytes),
             stream: self.stream.clone(),
@@ -167,6 +170,7 @@ impl Device for Emulated {
     }
 
     fn stage(&self, bytes: usize) -> Result<EmulatedStaged, OpError> {
+        self.allocations.fetch_add(1, Relaxed);
         Ok(EmulatedStaged {
             bytes: Arc::new(Mutex::new(vec![0; bytes])),
             stream: self.stream.clone(),
@@ -235,6 +239,11 @@ impl Emulated {
             is_late: true,
             ..Self::default()
         }
+    }
+
+    /// How often memory was asked for, on the device and page-locked on the host.
+    pub fn allocations(&self) -> usize {
+        self.allocations.load(Relaxed)
     }
 
     /// One that is late, with room for so many recorded graphs.

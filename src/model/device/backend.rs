@@ -196,7 +196,8 @@ impl<D: Device> Backend for OnDevice<D> {
                 ops::add_rms_norm_launch([at.delta, residual, weight, out], rows, hidden, eps)
             }
             Added::Experts => {
-                let tensors = [at.pairs, at.expert_weights, residual, weight, out];
+                let [pairs, weights, slots] = [at.pairs, at.expert_weights, step.arrays.slots];
+                let tensors = [pairs, weights, slots, residual, weight, out];
                 let top_k = self.config.num_experts_per_tok as u32;
                 ops::add_experts_rms_norm_launch(tensors, rows, hidden, top_k, eps)
             }
@@ -272,6 +273,7 @@ impl<D: Device> Backend for OnDevice<D> {
         let tensors = Route {
             normed: at.normed,
             gate: gate.address(),
+            slots: step.arrays.slots,
             experts: at.experts,
             weights: at.expert_weights,
             order: at.order,

@@ -1,4 +1,4 @@
-//! A step's arrays: into room that is there, no more of them than is needed.
+//! A step's arrays: into room that is there, no more of them than is needed, and what only fills a batch is nobody's.
 
 use super::*;
 use crate::model::{Choice, Recount, SampleRow};
@@ -128,6 +128,46 @@ fn room_is_for_the_longest_sequences_in_whatever_blocks_a_cache_has() {
     batch.choice.biases.push((0, 0.0));
     let refused = workspace.step(emulated, &batch, its, padding).unwrap_err();
     assert!(refused.to_string().contains("16897 biases"), "{refused}");
+}
+
+/// Three sequences are filled up to four, five to eight: every expert has as many pairs as there are sequences, and the
+/// logits are those of steps that are not filled up.
+#[test]
+fn what_fills_a_batch_is_seen_by_no_expert() {
+    let folder = small();
+    let sequences: Vec<Sequence> = (0..5)
+        .map(|index| sequence(index, 30, 96, &[2 * index as u32, 2 * index as u32 + 1]))
+        .collect();
+    let prompts = (0..5).map(|it| (it, 0..20)).collect();
+    let mut steps: Vec<Vec<Part>> = vec![prompts];
+    for (at, count) in (20..).zip([5, 3, 3, 5, 3]) {
+        let ends = |it: usize| {
+            if it < 3 {
+                at
+            } else {
+                at.min(20 + usize::from(at > 20))
+            }
+        };
+        steps.push((0..count).map(|it| (it, ends(it)..ends(it) + 1)).collect());
+    }
+    let run = |graphs: bool| -> Vec<Vec<f32>> {
+        let mut device = on_device(folder.path(), 128, graphs);
+        let mut cache = device.new_cache(10, 16).unwrap();
+        let mut all = Vec::new();
+        for parts in &steps {
+            let one = std::slice::from_ref(parts);
+            all.extend(logits(&mut device, &mut cache, &sequences, one));
+            let tokens: usize = parts.iter().map(|(_, rows)| rows.len()).sum();
+            let backend = device.backend();
+            let mut offsets = [0u32; 4];
+            let bytes = bytemuck::cast_slice_mut(&mut offsets);
+            let at = backend.workspace.at.offsets;
+            backend.device.download(at, bytes).unwrap();
+            assert_eq!(offsets, [0, 1, 2, 3].map(|expert| expert * tokens as u32));
+        }
+        all
+    };
+    assert_eq!(run(true), run(false));
 }
 
 /// Of 256 sequences, one has 16,384 tokens and the others 1,024 each: 17,344 blocks are sent and not 256 tables as long as the

@@ -8,7 +8,13 @@ use crate::ops::tile::Tile;
 use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Side};
 
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
-fn check_product(tile: Tile, side: Side, experts_of: &[u32], top_k: usize, sizes: [usize; 3]) {
+pub(super) fn check_product(
+    tile: Tile,
+    side: Side,
+    experts_of: &[u32],
+    top_k: usize,
+    sizes: [usize; 3],
+) {
     let [num_experts, n, k] = sizes;
     let pairs = experts_of.len();
     let mut order: Vec<u32> = (0..pairs as u32).collect();

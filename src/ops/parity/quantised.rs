@@ -124,7 +124,7 @@ fn assert_near(given: f32, exact: f64, tolerance: f64, place: &str) {
 }
 
 /// Multiplies on one side of random experts, and checks each output.
-fn check_experts(
+pub(super) fn check_experts(
     format: PackedFormat,
     tile: Tile,
     side: Side,

@@ -55,13 +55,13 @@ fn add_experts_rms_norm_matches_cpu() {
             Buffer::poisoned(tokens * top_k),
         );
         let mut slots: Vec<u32> = (0..tokens as u32).collect();
-        for token in 0..tokens {
+        for (token, slot) in slots.iter_mut().enumerate() {
             let (its, its_pairs) = (
                 token * top_k..(token + 1) * top_k,
                 token * top_k * hidden..(token + 1) * top_k * hidden,
             );
             if fillers.contains(&token) {
-                slots[token] = u32::MAX;
+                *slot = u32::MAX;
                 shares[its].fill(0.0);
                 pairs[its_pairs].fill(0.0);
             } else {

@@ -20,6 +20,8 @@ constexpr unsigned WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 // Stands for no slot of the cache: a token that is there to fill a captured batch size.
 constexpr unsigned NO_SLOT = 0xffffffffu;
+// Stands for no expert: where such a token's pairs go.
+constexpr unsigned NO_EXPERT = WARP;
 
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ bf16 to_bf16(float x) { return __float2bfloat16(x); }

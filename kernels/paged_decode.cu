@@ -4,7 +4,8 @@
 // read.
 //   q                 [num_tokens, heads, head_dim]  bf16, turned by position
 //   k_cache, v_cache  [num_blocks, block_size, kv_heads, head_dim]  bf16
-//   block_tables      [num_seqs, max_blocks]  u32     cu_seqlens_q  [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
+//   block_tables      u32: sequence s has its blocks, in order, from table_starts[s] on     table_starts  [num_seqs]  u32
+//   cu_seqlens_q      [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
 //   scratch           [num_seqs, heads, SPLITS, head_dim + 2]  f32, written: sums, their maximum, their weight
 //   out               [num_tokens, heads, head_dim]  bf16, written where one split has all the keys
 // Grid: x = splits (at most SPLITS), y = key heads, z = sequences. A sequence with more rows, or none of its context here, is
@@ -41,9 +42,9 @@ __device__ __forceinline__ Span span_of(unsigned rows, unsigned context, unsigne
 
 template <unsigned D, unsigned G>
 __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,
-                                       const unsigned *cu_seqlens_q, const unsigned *context_lens, float *scratch, bf16 *out,
-                                       unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window,
-                                       float scale) {
+                                       const unsigned *table_starts, const unsigned *cu_seqlens_q,
+                                       const unsigned *context_lens, float *scratch, bf16 *out, unsigned block_size,
+                                       unsigned kv_heads, unsigned window, float scale) {
   constexpr unsigned LANES = D / 8, GROUPS_OF_WARP = WARP / LANES, GROUPS = WARPS * GROUPS_OF_WARP;
   DYNAMIC_SHARED(memory);
   auto *sums_of = reinterpret_cast<float *>(memory);  // [WARPS][G][D]
@@ -62,7 +63,7 @@ __device__ __forceinline__ void decode(const bf16 *q, const bf16 *k_cache, const
 
   const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const unsigned group = warp * GROUPS_OF_WARP + lane / LANES, part = lane % LANES * 8;
-  const unsigned *table = block_tables + size_t(sequence) * max_blocks;
+  const unsigned *table = block_tables + table_starts[sequence];
   const unsigned heads = kv_heads * G;
 
   // Each turn a warp takes OF_WARP keys, those of its groups at `from + u * GROUPS`. Where a key lies one lane finds for all,
@@ -196,10 +197,10 @@ constexpr unsigned blocks_for(unsigned group) { return group > 4 ? 2 : group == 
 #define DECODE(D, G)                                                                                                           \
   KERNEL __launch_bounds__(THREADS, blocks_for(G))                                                                             \
   paged_decode_d##D##_g##G(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,              \
-                           const unsigned *cu_seqlens_q, const unsigned *context_lens, float *scratch, bf16 *out,              \
-                           unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {        \
-    decode<D, G>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, scratch, out, max_blocks, block_size, kv_heads,\
-                 window, scale);                                                                                               \
+                           const unsigned *table_starts, const unsigned *cu_seqlens_q, const unsigned *context_lens,           \
+                           float *scratch, bf16 *out, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {  \
+    decode<D, G>(q, k_cache, v_cache, block_tables, table_starts, cu_seqlens_q, context_lens, scratch, out, block_size,        \
+                 kv_heads, window, scale);                                                                                     \
   }
 
 DECODE(32, 1)

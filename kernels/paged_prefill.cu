@@ -3,7 +3,8 @@
 // paged_prefill_d*: tiles of 64 rows of one head of one sequence; the keys that they see, 64 at a time, through the table.
 //   q                 [num_tokens, heads, head_dim]  bf16, turned by position
 //   k_cache, v_cache  [num_blocks, block_size, kv_heads, head_dim]  bf16, this step's keys included
-//   block_tables      [num_seqs, max_blocks]  u32     cu_seqlens_q  [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
+//   block_tables      u32: sequence s has its blocks, in order, from table_starts[s] on     table_starts  [num_seqs]  u32
+//   cu_seqlens_q      [num_seqs + 1]  u32     context_lens  [num_seqs]  u32
 //   out               [num_tokens, heads, head_dim]  bf16, written
 // Grid: x = heads, y = tiles: at most num_tokens / 64 + num_seqs, those beyond the last end at once; which sequence a tile is
 // of it finds itself. Left alone are sequences of one row, which are paged_decode's, and those whose context does not hold
@@ -61,9 +62,9 @@ __device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, const unsi
 
 template <unsigned D>
 __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,
-                                        const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out,
-                                        unsigned num_seqs, unsigned max_blocks, unsigned block_size, unsigned kv_heads,
-                                        unsigned window, float scale) {
+                                        const unsigned *table_starts, const unsigned *cu_seqlens_q,
+                                        const unsigned *context_lens, bf16 *out, unsigned num_seqs, unsigned block_size,
+                                        unsigned kv_heads, unsigned window, float scale) {
   constexpr unsigned CHUNKS = D / 8, TILES_D = D / 8, TILES_K = KEYS / 8;
   let_next_begin();
   const unsigned head = blockIdx.x, heads = gridDim.x, kv_head = head / (heads / kv_heads);
@@ -77,7 +78,7 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   const unsigned position = context_lens[tile.sequence] - rows_left;
   const unsigned end = position + rows;
   const unsigned first = window != 0 && position + 1 > window ? position + 1 - window : 0, begin = first / KEYS * KEYS;
-  const unsigned *table = block_tables + size_t(tile.sequence) * max_blocks;
+  const unsigned *table = block_tables + table_starts[tile.sequence];
 
   DYNAMIC_SHARED(memory);
   auto *queries = reinterpret_cast<bf16 *>(memory);   // [ROWS][D]
@@ -208,10 +209,10 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
 #define PREFILL(D)                                                                                                             \
   KERNEL __launch_bounds__(THREADS)                                                                                            \
   paged_prefill_d##D(const bf16 *q, const bf16 *k_cache, const bf16 *v_cache, const unsigned *block_tables,                    \
-                     const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out, unsigned num_seqs,                 \
-                     unsigned max_blocks, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {              \
-    prefill<D>(q, k_cache, v_cache, block_tables, cu_seqlens_q, context_lens, out, num_seqs, max_blocks, block_size, kv_heads, \
-               window, scale);                                                                                                 \
+                     const unsigned *table_starts, const unsigned *cu_seqlens_q, const unsigned *context_lens, bf16 *out,      \
+                     unsigned num_seqs, unsigned block_size, unsigned kv_heads, unsigned window, float scale) {                \
+    prefill<D>(q, k_cache, v_cache, block_tables, table_starts, cu_seqlens_q, context_lens, out, num_seqs, block_size,         \
+               kv_heads, window, scale);                                                                                       \
   }
 
 PREFILL(32)

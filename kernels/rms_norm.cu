@@ -6,6 +6,8 @@
 //   add_rms_norm           x        [num_tokens, hidden]  f32
 //   add_experts_rms_norm   pairs    [num_tokens * top_k, hidden]  f32: pair p = token * top_k + rank
 //                          weights  [num_tokens, top_k]  f32: the sum over ranks of weight * pair, rounded to f32
+//                          slots    [num_tokens]  u32, uploaded: to a token with NO_SLOT, which no expert has seen, nothing is
+//                                   added, and its pairs and weights are not read
 // Grid: one block per token, 128 to 1024 threads, four elements per thread and turn. Needs hidden % 4 == 0.
 // The residual stream stays f32, so that 64 additions do not round to bf16; its traffic is 1/1000 of the weights'.
 // Twin: src/ops/rms_norm.rs (the sum of squares in another order, then one rounding to bf16), and combine_experts in
@@ -53,15 +55,16 @@ add_rms_norm(const float *x, float *residual, const float *weight, bf16 *out, un
 EMULATED(add_rms_norm)
 
 KERNEL __launch_bounds__(1024, 1)
-add_experts_rms_norm(const float *pairs, const float *weights, float *residual, const float *weight, bf16 *out, unsigned hidden,
-                     unsigned top_k, float eps) {
+add_experts_rms_norm(const float *pairs, const float *weights, const unsigned *slots, float *residual, const float *weight,
+                     bf16 *out, unsigned hidden, unsigned top_k, float eps) {
   __shared__ float scratch[WARP];
   const size_t first = size_t(blockIdx.x) * top_k;
+  const unsigned ranks = slots[blockIdx.x] == NO_SLOT ? 0 : top_k;
   const auto combined = [&](unsigned i) {
     float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
     // Two at a time, as most models have: more would take registers that the next kernel's blocks come up in.
 #pragma unroll 2
-    for (unsigned rank = 0; rank < top_k; ++rank) {
+    for (unsigned rank = 0; rank < ranks; ++rank) {
       const float its = weights[first + rank];
       const float4 x = load_floats(pairs + (first + rank) * hidden + i);
       sum = {fmaf(its, x.x, sum.x), fmaf(its, x.y, sum.y), fmaf(its, x.z, sum.z), fmaf(its, x.w, sum.w)};

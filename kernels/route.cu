@@ -3,10 +3,12 @@
 
 namespace {
 
-// The choice of one token by a warp, of which lane e has expert e's logit, and the rest minus infinity. Returns the rank of
-// this lane's expert, or top_k, and its weight.
+// The choice of one token by a warp, of which lane e has expert e's logit, and the rest whatever. Returns the rank of this
+// lane's expert, or top_k, and its weight. NaN counts as minus infinity, so that any logits have an order, all lanes see the
+// same one, and each rank has an expert.
 __device__ __forceinline__ unsigned choose(float logit, unsigned num_experts, unsigned top_k, float &weight) {
   const unsigned lane = threadIdx.x % WARP;
+  logit = fmaxf(logit, -INFINITY);
   // The softmax's denominator cancels: the chosen are scaled to sum to one.
   float best = 0.0f, kept = 0.0f, mine = 0.0f;
   unsigned rank = top_k;  // of the expert that this lane stands for
@@ -24,7 +26,8 @@ __device__ __forceinline__ unsigned choose(float logit, unsigned num_experts, un
       }
     }
     if (k == 0) best = value;
-    const float share = __expf(value - best);
+    // Of infinities the difference is no number, and equals have the same share.
+    const float share = value == best ? 1.0f : __expf(value - best);
     kept += share;
     if (lane == who) {
       rank = k;
@@ -47,7 +50,7 @@ __device__ __forceinline__ void sort_pairs(const unsigned *experts, unsigned *or
   unsigned count = 0;  // of expert `lane` in this warp's stretch
   for (unsigned turn = 0; turn < turns; ++turn) {
     const unsigned pair = from + turn * WARP + lane;
-    const unsigned expert = pair < num_pairs ? experts[pair] : WARP;
+    const unsigned expert = pair < num_pairs ? experts[pair] : NO_EXPERT;
     for (unsigned e = 0; e < num_experts; ++e) {
       const unsigned votes = __ballot_sync(ALL_LANES, expert == e);
       if (lane == e) count += __popc(votes);
@@ -78,7 +81,7 @@ __device__ __forceinline__ void sort_pairs(const unsigned *experts, unsigned *or
 
   for (unsigned turn = 0; turn < turns; ++turn) {
     const unsigned pair = from + turn * WARP + lane;
-    const unsigned expert = pair < num_pairs ? experts[pair] : WARP;
+    const unsigned expert = pair < num_pairs ? experts[pair] : NO_EXPERT;
     for (unsigned e = 0; e < num_experts; ++e) {
       const unsigned votes = __ballot_sync(ALL_LANES, expert == e);
       const unsigned first = __shfl_sync(ALL_LANES, place, e);
@@ -130,21 +133,28 @@ constexpr unsigned FEW_TOKENS = 4;
 
 }  // namespace
 
-// route: each token's `top_k` most probable experts, their probabilities scaled to sum to one; of equals the lower index.
+// route: each token's `top_k` most probable experts, their probabilities scaled to sum to one; of equals the lower index. A
+// logit that is NaN counts as minus infinity. A token without a slot goes to no expert, so that weights are read for nobody.
 //   normed   [num_tokens, hidden]       bf16
 //   gate     [num_experts, hidden]      bf16
-//   experts  [num_tokens, top_k]        u32, written, by falling probability
-//   weights  [num_tokens, top_k]        f32, written
+//   slots    [num_tokens]               u32, uploaded: NO_SLOT for a token that only fills the batch
+//   experts  [num_tokens, top_k]        u32, written, by falling probability; NO_EXPERT for a token without a slot
+//   weights  [num_tokens, top_k]        f32, written; of a token without a slot they are not
 // Grid: one warp per token, blockDim.x / 32 tokens per block. Needs hidden % 8 == 0, num_experts <= 32, top_k <= num_experts.
 // Twin: src/ops/linear.rs, then route.rs: sums in another order; where two logits are equal to rounding, either may be first.
 // Bound: memory (the gate stays in L2); not measured yet.
 KERNEL __launch_bounds__(256, 2)
-route(const bf16 *normed, const bf16 *gate, unsigned *experts, float *weights, unsigned num_tokens, unsigned hidden,
-      unsigned num_experts, unsigned top_k) {
+route(const bf16 *normed, const bf16 *gate, const unsigned *slots, unsigned *experts, float *weights, unsigned num_tokens,
+      unsigned hidden, unsigned num_experts, unsigned top_k) {
   const unsigned lane = threadIdx.x % WARP, token = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   let_next_begin();
+  const bool is_filler = token < num_tokens && slots[token] == NO_SLOT;
   wait_for_previous();
   if (token >= num_tokens) return;  // whole warps
+  if (is_filler) {
+    if (lane < top_k) experts[size_t(token) * top_k + lane] = NO_EXPERT;
+    return;
+  }
   const bf16 *row = normed + size_t(token) * hidden;
 
   // Lane e ends with expert e's logit. Eight experts at a time share one reading of the row; where there are fewer, the last
@@ -183,11 +193,11 @@ route(const bf16 *normed, const bf16 *gate, unsigned *experts, float *weights, u
 EMULATED(route)
 
 // sort_by_expert: the pairs (token, rank), expert by expert, in their order within each: a stable counting sort.
-//   experts  [num_pairs]        u32: pair p goes to expert experts[p]
-//   order    [num_pairs]        u32, written
+//   experts  [num_pairs]        u32: pair p goes to expert experts[p], or to none if that is NO_EXPERT
+//   order    [num_pairs]        u32, written up to offsets[num_experts]: the pairs that go to one
 //   offsets  [num_experts + 1]  u32, written: expert e has order[offsets[e] .. offsets[e + 1]]
 // Grid: one block of whole warps. Each warp has a stretch of pairs. Dynamic shared memory: (warps + 1) * num_experts words.
-// Needs num_experts <= 32 and experts below num_experts (route writes no other).
+// Needs num_experts <= 32 and experts below num_experts, or NO_EXPERT (route writes no other).
 // Twin: src/ops/route.rs, sort_by_expert (exact).  Bound: latency; not measured yet.
 KERNEL __launch_bounds__(1024)
 sort_by_expert(const unsigned *experts, unsigned *order, unsigned *offsets, unsigned num_pairs, unsigned num_experts) {
@@ -199,12 +209,12 @@ sort_by_expert(const unsigned *experts, unsigned *order, unsigned *offsets, unsi
 EMULATED(sort_by_expert)
 
 // route_few: route and sort_by_expert of at most four tokens to sixteen experts, to the same bits.
-//   normed, gate, experts, weights, order, offsets: as above
+//   normed, gate, slots, experts, weights, order, offsets: as above
 // Grid: one block, a warp for each expert. Dynamic shared memory: (4 + warps + 1) * num_experts + 4 * top_k words. Needs what
 // route needs, num_tokens <= 4, num_experts <= 16.  Twin: as theirs.  Bound: latency; not measured yet.
 KERNEL __launch_bounds__(512)
-route_few(const bf16 *normed, const bf16 *gate, unsigned *experts, float *weights, unsigned *order, unsigned *offsets,
-          unsigned num_tokens, unsigned hidden, unsigned num_experts, unsigned top_k) {
+route_few(const bf16 *normed, const bf16 *gate, const unsigned *slots, unsigned *experts, float *weights, unsigned *order,
+          unsigned *offsets, unsigned num_tokens, unsigned hidden, unsigned num_experts, unsigned top_k) {
   DYNAMIC_SHARED(memory);
   auto *logits = reinterpret_cast<float *>(memory);                                 // [FEW_TOKENS][num_experts]
   auto *chosen = reinterpret_cast<unsigned *>(logits + FEW_TOKENS * num_experts);  // [FEW_TOKENS][top_k]
@@ -221,6 +231,10 @@ route_few(const bf16 *normed, const bf16 *gate, unsigned *experts, float *weight
     logits_of_expert<FEW_TOKENS>(normed, gate, logits, num_tokens, hidden, num_experts);
   __syncthreads();
   for (unsigned token = warp; token < num_tokens; token += warps) {
+    if (slots[token] == NO_SLOT) {
+      if (lane < top_k) chosen[token * top_k + lane] = experts[token * top_k + lane] = NO_EXPERT;
+      continue;
+    }
     float weight;
     const float logit = lane < num_experts ? logits[token * num_experts + lane] : -INFINITY;
     const unsigned rank = choose(logit, num_experts, top_k, weight);

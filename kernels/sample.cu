@@ -1,14 +1,15 @@
 // The next token of each row, chosen where the logits are: only ids go back to the host.
 #include "sampling.cuh"
 
-// sample: one id per row: bias, penalties, mask, temperature, top-k, top-p, min-p, then a draw in order of id.
+// sample: one id per row: bias, penalties, mask, temperature, top-k, top-p, min-p, then a draw in order of id. A row whose
+// repetition penalty is 0, which nobody may ask for, only fills the batch: nothing is read or written for it.
 //   logits    [num_rows, vocab]  f32, left as they are
 //   rows      [num_rows]         SampleRow, 64 bytes each
 //   bias      [num_biases, 2]    u32: id and the bits of what is added to it; row r has bias_first .. bias_end
 //   masks     [masks, ceil(vocab / 32)]  u32: bit id % 32 of word id / 32 says that the id is allowed
 //   counts    [tables, vocab]    u32: occurrences of a token in the output, IN_PROMPT on top; the chosen one is counted
 //   adjusted  [num_rows, vocab]  f32, scratch: written for rows with biases, mask or counts
-//   ids       [num_rows]         u32, written
+//   ids       [num_rows]         u32, written but for rows that fill the batch
 // bias, masks, counts and adjusted are not touched for rows that name none.
 // Grid: one block per row, threads for each token up to 1024. Needs vocab < 2^19, and no two rows with the same counts.
 // Twin: src/ops/sample (exact).  Bound: latency, passes over a row in L2: one for greedy, two for plain sampling, and for each
@@ -20,6 +21,7 @@ sample(const float *logits, const SampleRow *rows, const unsigned *bias, const u
   let_next_begin();
   wait_for_previous();
   const SampleRow how = load_row(rows, blockIdx.x);
+  if (how.repetition == 0.0f) return;  // all of the block alike
   const float *given = logits + size_t(blockIdx.x) * vocab;
   float *mine = adjusted + size_t(blockIdx.x) * vocab;
   unsigned *seen = how.counts == 0 ? nullptr : counts + size_t(how.counts - 1) * vocab;

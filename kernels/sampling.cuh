@@ -8,8 +8,8 @@
 
 using Mass = unsigned long long;
 
-// One row's parameters, as src/ops/sample writes them. See there for their meaning. All zero is a row that takes the highest
-// logit and touches no table: what fills up a captured batch.
+// One row's parameters, as src/ops/sample writes them. See there for their meaning. A repetition penalty of zero, and so a row
+// of zeros, stands for nobody: it fills up a captured batch.
 struct SampleRow {
   float temperature, top_p, min_p, repetition, frequency, presence;
   unsigned top_k;  // 0 keeps all

@@ -32,11 +32,12 @@ impl<D: Device> DeviceRunner<D> {
     /// # Errors
     /// [`ModelError`] if a size is zero or far too large, or the device has no room.
     pub fn new(
-        model: Mixtral<OnDevice<D>>,
+        mut model: Mixtral<OnDevice<D>>,
         num_blocks: usize,
         block_size: usize,
         max_model_len: usize,
     ) -> Result<Self, ModelError> {
+        model.reserve_tables(block_size)?;
         let capacity = Capacity {
             vocab_size: model.config().vocab_size,
             max_model_len: max_model_len.min(model.config().max_position_embeddings),

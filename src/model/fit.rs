@@ -1,5 +1,6 @@
 //! What a model takes of a device's memory, worked out before anything is loaded.
 
+use super::device::arrays_bytes;
 use super::{Limits, MixtralConfig};
 use crate::ops::{Storage, attention_scratch_bytes};
 
@@ -52,11 +53,11 @@ impl Footprint {
         let token = hidden * (4 + 4 + 2)
             + (q_width + 2 * kv_width) * 4
             + 2 * q_width * 2
-            + pairs * (8 + 4 + width * 2 + hidden * 4)
-            + 8 * 4;
+            + pairs * (8 + 4 + width * 2 + hidden * 4);
         let row = config.vocab_size * (4 + 4 + 4) + hidden * 2 + 4;
         let scratch = attention_scratch_bytes(heads, dim, limits.logit_rows);
-        let workspace = limits.tokens * token + limits.logit_rows * row + scratch;
+        let arrays = arrays_bytes(config, limits);
+        let workspace = limits.tokens * token + limits.logit_rows * row + scratch + arrays;
         Self {
             weights,
             workspace: workspace as u64,

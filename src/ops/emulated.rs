@@ -20,6 +20,8 @@ pub struct Emulated {
     architecture: Architecture,
     /// How many steps may still be recorded, if that is limited.
     room_for_graphs: Option<AtomicUsize>,
+    /// How often memory was asked for, on the device and page-locked on the host.
+    allocations: AtomicUsize,
     stream: Stream,
     recording: Mutex<Option<Vec<Launch>>>,
 }
@@ -160,6 +162,7 @@ impl Device for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<EmulatedMemory, OpError> {
+        self.allocations.fetch_add(1, Relaxed);
         Ok(EmulatedMemory {
             buffer: Buffer::poisoned(bytes),
             stream: self.stream.clone(),
@@ -177,6 +180,7 @@ impl Device for Emulated {
     }
 
     fn stage(&self, bytes: usize) -> Result<EmulatedStaged, OpError> {
+        self.allocations.fetch_add(1, Relaxed);
         Ok(EmulatedStaged {
             bytes: Arc::new(Mutex::new(vec![0; bytes])),
             stream: self.stream.clone(),
@@ -253,6 +257,11 @@ impl Emulated {
             architecture,
             ..Self::default()
         }
+    }
+
+    /// How often memory was asked for, on the device and page-locked on the host.
+    pub fn allocations(&self) -> usize {
+        self.allocations.load(Relaxed)
     }
 
     /// One that is late, with room for so many recorded graphs.

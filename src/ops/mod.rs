@@ -55,7 +55,7 @@ pub use launch::{Address, Argument, Launch};
 pub use linear::{linear, linear_launch};
 pub use matrix::Matrix;
 pub use paged_attention::{
-    AttentionSizes, PagedAttention, Pages, attention_scratch_bytes, paged_attention,
+    AttentionSizes, LONGEST_GRID, PagedAttention, Pages, attention_scratch_bytes, paged_attention,
     paged_attention_launches,
 };
 pub use quantised::{

@@ -12,7 +12,7 @@ use super::weighted_sum::WeightedSum;
 mod launch;
 
 pub use launch::{
-    AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
+    AttentionSizes, LONGEST_GRID, PagedAttention, attention_scratch_bytes, paged_attention_launches,
 };
 
 const OP: &str = "paged_attention";

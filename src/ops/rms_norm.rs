@@ -81,9 +81,11 @@ pub fn add_rms_norm(
 ///
 /// - `pairs`: `[num_tokens * top_k, hidden]`, f32
 /// - `weights`: `[num_tokens, top_k]`, f32: of the pairs
+/// - `slots`: `[num_tokens]`, u32, uploaded: [`u32::MAX`] for a token that only fills the batch, whose pairs and weights are
+///   not read
 /// - `residual`, `weight`, `out`, `hidden`: as for [`add_rms_norm_launch`]
 pub fn add_experts_rms_norm_launch(
-    [pairs, weights, residual, weight, out]: [Address; 5],
+    [pairs, weights, slots, residual, weight, out]: [Address; 6],
     num_tokens: u32,
     hidden: u32,
     top_k: u32,
@@ -92,6 +94,7 @@ pub fn add_experts_rms_norm_launch(
     let arguments = vec![
         pairs.into(),
         weights.into(),
+        slots.into(),
         residual.into(),
         weight.into(),
         out.into(),

@@ -10,7 +10,8 @@ use super::launch::{Address, Launch, WARP, threads_for};
 /// Picks each token's most probable experts and scales their probabilities to sum to one.
 ///
 /// Softmax over all experts, then top-k, then renormalisation, as transformers' Mixtral does. Of equally probable
-/// experts the lower index comes first. Ranks descend by probability.
+/// experts the lower index comes first. Ranks descend by probability. A logit that is NaN counts as minus infinity, and
+/// infinite logits that are equal have equal weights, so that any row has `top_k` experts and weights that sum to one.
 ///
 /// - `logits`: `[num_tokens, num_experts]`, f32, contiguous
 /// - `experts`: `[num_tokens, top_k]`, u32, written
@@ -58,18 +59,27 @@ pub fn route(logits: &Tensor, experts: &Tensor, weights: &Tensor) -> Result<(), 
 }
 
 fn choose(logits: &[f32], experts: &mut [u32], weights: &mut [f32]) {
-    let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|x| exp(x - maximum)).sum();
+    // The larger of NaN and a number is the number.
+    let logit = |expert: usize| logits[expert].max(f32::NEG_INFINITY);
+    let maximum = (0..logits.len())
+        .map(logit)
+        .fold(f32::NEG_INFINITY, f32::max);
+    // Of infinities the difference is no number, and equals have the same share.
+    let share = |x: f32| match x == maximum {
+        true => 1.0,
+        false => exp(x - maximum),
+    };
+    let total: f32 = (0..logits.len()).map(|expert| share(logit(expert))).sum();
     for rank in 0..experts.len() {
         let mut best = usize::MAX;
         for expert in 0..logits.len() {
             let taken = experts[..rank].contains(&(expert as u32));
-            if !taken && (best == usize::MAX || logits[expert] > logits[best]) {
+            if !taken && (best == usize::MAX || logit(expert) > logit(best)) {
                 best = expert;
             }
         }
         experts[rank] = best as u32;
-        weights[rank] = exp(logits[best] - maximum) / total;
+        weights[rank] = share(logit(best)) / total;
     }
     let kept: f32 = weights.iter().sum();
     for weight in weights {
@@ -148,11 +158,13 @@ pub struct Route {
     pub normed: Address,
     /// `[num_experts, hidden]`, bf16
     pub gate: Address,
-    /// `[num_tokens, top_k]`, u32, written
+    /// `[num_tokens]`, u32, uploaded: [`u32::MAX`] for a token that only fills the batch and goes to no expert
+    pub slots: Address,
+    /// `[num_tokens, top_k]`, u32, written; 32 for what only fills the batch
     pub experts: Address,
-    /// `[num_tokens, top_k]`, f32, written
+    /// `[num_tokens, top_k]`, f32, written but for what only fills the batch
     pub weights: Address,
-    /// `[num_tokens * top_k]`, u32, written
+    /// `[num_tokens * top_k]`, u32, written for the pairs that go to an expert
     pub order: Address,
     /// `[num_experts + 1]`, u32, written
     pub offsets: Address,
@@ -180,6 +192,7 @@ fn route_few_launch(at: Route, sizes: RouteSizes) -> Launch {
     let arguments = vec![
         at.normed.into(),
         at.gate.into(),
+        at.slots.into(),
         at.experts.into(),
         at.weights.into(),
         at.order.into(),
@@ -202,6 +215,7 @@ pub(super) fn route_launch(at: Route, sizes: RouteSizes) -> Launch {
     let arguments = vec![
         at.normed.into(),
         at.gate.into(),
+        at.slots.into(),
         at.experts.into(),
         at.weights.into(),
         sizes.num_tokens.into(),
@@ -215,7 +229,7 @@ pub(super) fn route_launch(at: Route, sizes: RouteSizes) -> Launch {
     Launch::linear("route", blocks, warps * WARP, arguments)
 }
 
-/// Launches [`sort_by_expert`] of `[num_pairs]` experts.
+/// Launches [`sort_by_expert`] of `[num_pairs]` experts; pairs of expert 32, which stands for none, are left out.
 pub(super) fn sort_by_expert_launch(
     [experts, order, offsets]: [Address; 3],
     num_pairs: u32,
@@ -234,6 +248,10 @@ pub(super) fn sort_by_expert_launch(
         ..Launch::linear("sort_by_expert", 1, threads, arguments)
     }
 }
+
+/// Stands for no expert; `kernels/device.cuh` has the same.
+#[cfg(test)]
+pub(super) const NO_EXPERT: u32 = WARP;
 
 /// Tokens and experts that `route_few` takes; `kernels/route.cu` has the same numbers.
 const FEW_TOKENS: u32 = 4;
@@ -292,6 +310,23 @@ mod tests {
             (vec![1, 2], vec![0.5, 0.5])
         );
         assert_eq!(routed(&[0.0; 4], 4, 4).0, vec![0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn nan_counts_as_minus_infinity_and_equal_infinities_share() {
+        const NAN: f32 = f32::NAN;
+        const INF: f32 = f32::INFINITY;
+        assert_eq!(routed(&[NAN; 4], 4, 2), (vec![0, 1], vec![0.5, 0.5]));
+        assert_eq!(
+            routed(&[NAN, -1.0, -INF, 0.0], 4, 3).0,
+            vec![3, 1, 0],
+            "NaN is no higher than minus infinity"
+        );
+        assert_eq!(
+            routed(&[1.0, INF, NAN, INF], 4, 3),
+            (vec![1, 3, 0], vec![0.5, 0.5, 0.0])
+        );
+        assert_eq!(routed(&[-0.0, 0.0], 2, 2), (vec![0, 1], vec![0.5, 0.5]));
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl TestDevice {
         }
     }
 
+    /// How often memory was asked for; `None` for a GPU, which does not count.
+    pub fn allocations(&self) -> Option<usize> {
+        match self {
+            Self::Emulated(device) => Some(device.allocations()),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => None,
+        }
+    }
+
     /// Whether accesses are judged.
     pub fn is_emulated(&self) -> bool {
         matches!(self, Self::Emulated(_))

@@ -153,10 +153,10 @@ impl<D: Device> Backend for OnDevice<D> {
         block_size: usize,
         cache: CacheId,
     ) -> Result<Step, ModelError> {
-        let padding = self.graphs.padding(batch, block_size);
+        let padding = self.graphs.padding(batch);
         let its = (block_size, cache);
         let step = self.workspace.step(&self.device, batch, its, padding)?;
-        self.recount(&step)?;
+        self.recount(&batch.choice.recounts)?;
         Ok(step)
     }
 
@@ -170,7 +170,7 @@ impl<D: Device> Backend for OnDevice<D> {
     fn embed(&self, table: &Weights<D>, step: &Step) -> Result<(), ModelError> {
         let tensors = [
             table.address(),
-            step.input_ids,
+            step.arrays.input_ids,
             step.at.ids,
             step.at.delta,
             step.at.residual,
@@ -196,7 +196,8 @@ impl<D: Device> Backend for OnDevice<D> {
                 ops::add_rms_norm_launch([at.delta, residual, weight, out], rows, hidden, eps)
             }
             Added::Experts => {
-                let tensors = [at.pairs, at.expert_weights, residual, weight, out];
+                let [pairs, weights, slots] = [at.pairs, at.expert_weights, step.arrays.slots];
+                let tensors = [pairs, weights, slots, residual, weight, out];
                 let top_k = self.config.num_experts_per_tok as u32;
                 ops::add_experts_rms_norm_launch(tensors, rows, hidden, top_k, eps)
             }
@@ -211,8 +212,8 @@ impl<D: Device> Backend for OnDevice<D> {
     fn rope_store_kv(&self, step: &Step, cache: &LayerCache<D>) -> Result<(), ModelError> {
         let tensors = RopeStoreKv {
             qkv: step.at.qkv,
-            positions: step.positions,
-            slots: step.slots,
+            positions: step.arrays.positions,
+            slots: step.arrays.slots,
             cos: self.cos.address(),
             sin: self.sin.address(),
             q: step.at.q,
@@ -239,9 +240,10 @@ impl<D: Device> Backend for OnDevice<D> {
             q: step.at.q,
             k_cache: cache.k.address(),
             v_cache: cache.v.address(),
-            block_tables: step.block_tables,
-            cu_seqlens_q: step.cu_seqlens_q,
-            context_lens: step.context_lens,
+            block_tables: step.arrays.block_tables,
+            table_starts: step.arrays.table_starts,
+            cu_seqlens_q: step.arrays.cu_seqlens_q,
+            context_lens: step.arrays.context_lens,
             scratch: step.at.scratch,
             out: step.at.attended,
         };
@@ -250,7 +252,6 @@ impl<D: Device> Backend for OnDevice<D> {
             num_seqs: step.num_seqs,
             max_rows: step.max_rows,
             max_context: step.max_context,
-            max_blocks: step.max_blocks,
             block_size: step.block_size,
             window: window.map_or(0, |window| u32::try_from(window).unwrap_or(0)),
             heads: self.config.num_attention_heads as u32,
@@ -272,6 +273,7 @@ impl<D: Device> Backend for OnDevice<D> {
         let tensors = Route {
             normed: at.normed,
             gate: gate.address(),
+            slots: step.arrays.slots,
             experts: at.experts,
             weights: at.expert_weights,
             order: at.order,
@@ -304,7 +306,7 @@ impl<D: Device> Backend for OnDevice<D> {
             return Ok(());
         }
         let at = &step.at;
-        let tensors = [at.normed, step.logit_rows, at.last];
+        let tensors = [at.normed, step.arrays.logit_rows, at.last];
         self.device.launch(&ops::gather_rows_launch(
             tensors,
             step.num_logit_rows,
@@ -313,10 +315,10 @@ impl<D: Device> Backend for OnDevice<D> {
         self.linear(at.last, lm_head, step.num_logit_rows, at.logits)?;
         let tensors = Sample {
             logits: at.logits,
-            rows: step.choices,
-            bias: step.biases,
+            rows: step.arrays.choices,
+            bias: step.arrays.biases,
             // Grammars are yet to come; no row names a mask.
-            masks: step.biases,
+            masks: step.arrays.biases,
             counts: at.counts,
             adjusted: at.adjusted,
             ids: at.ids,

@@ -1,5 +1,6 @@
-//! Decode steps as recorded graphs: a few sizes, each recorded when it is seen the second time. The first time its kernels
-//! are launched one by one, so that the driver has loaded them: it does so at the first launch, and may not while recording.
+//! Decode steps as recorded graphs: a few sizes, each recorded when it comes the second time. A size that comes once, as
+//! while a batch fills, costs no recording. (Not the driver asks for that: with lazy loading it loads a kernel when its
+//! function is looked up, which happens when the device is opened.)
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,67 +13,66 @@ use crate::ops::Device;
 #[derive(Debug)]
 pub(super) struct Graphs<D: Device> {
     limits: Limits,
+    /// Tokens of the longest context.
+    longest: usize,
     /// `None`: nothing is recorded.
     recorded: Mutex<Option<Recorded<D>>>,
 }
 
 #[derive(Debug)]
 struct Recorded<D: Device> {
+    /// All that came at least once. Of one cache's steps there are not more than rungs: [`LARGEST`] and some.
     graphs: HashMap<Key, Entry<D>>,
-    /// Counts the steps.
-    now: u64,
 }
 
-#[derive(Debug)]
-struct Entry<D: Device> {
-    /// `None`: seen once.
-    graph: Option<D::Graph>,
-    /// When it was seen last.
-    seen: u64,
-}
+/// `None`: seen once.
+type Entry<D> = Option<<D as Device>::Graph>;
 
 /// What a recorded step depends on: addresses of its arrays follow from its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     tokens: u32,
-    max_blocks: u32,
+    max_context: u32,
     input_ids: u64,
     /// Its addresses are in the recorded launches, too.
     cache: CacheId,
 }
 
 impl<D: Device> Graphs<D> {
-    pub fn new(enabled: bool, limits: Limits) -> Self {
+    /// For contexts of up to `longest` tokens.
+    pub fn new(enabled: bool, limits: Limits, longest: usize) -> Self {
         let recorded = enabled.then(|| Recorded {
             graphs: HashMap::new(),
-            now: 0,
         });
         Self {
             limits,
+            longest,
             recorded: Mutex::new(recorded),
         }
     }
 
     /// What a batch is filled up to: to itself, unless it only decodes.
-    pub fn padding(&self, batch: &StepBatch, block_size: usize) -> Padding {
+    pub fn padding(&self, batch: &StepBatch) -> Padding {
         let tokens = batch.input_ids.len();
-        let rung = batch_rung(tokens).min(self.limits.tokens.min(self.limits.logit_rows));
-        let records = self.recorded().is_some();
-        if !records || !decodes_only(batch) || rung < tokens || tokens > LARGEST {
-            return Padding {
+        let lens = batch.context_lens.iter();
+        let context = lens.max().map_or(1, |&len| len as usize);
+        let recorded = self.recorded().is_some() && decodes_only(batch);
+        match recorded.then(|| self.rungs(tokens, context)).flatten() {
+            Some(rungs) => rungs,
+            None => Padding {
                 tokens,
-                max_blocks: batch.max_blocks,
-            };
+                max_context: context,
+            },
         }
-        let context = batch
-            .context_lens
-            .iter()
-            .max()
-            .map_or(1, |&len| len as usize);
-        Padding {
-            tokens: rung,
-            max_blocks: context_rung(context).div_ceil(block_size),
-        }
+    }
+
+    /// What steps that decode so many sequences of up to so many tokens are filled up to; `None` where each has its own size.
+    fn rungs(&self, tokens: usize, context: usize) -> Option<Padding> {
+        let most = self.limits.tokens.min(self.limits.logit_rows);
+        (tokens <= LARGEST.min(most)).then(|| Padding {
+            tokens: batch_rung(tokens).min(most),
+            max_context: context_rung(context, self.longest),
+        })
     }
 
     /// Runs a step: as recorded, if it has been, or launch by launch. If there is no room for a recording, nothing is
@@ -93,22 +93,20 @@ impl<D: Device> Graphs<D> {
         }
         let key = Key {
             tokens: step.num_tokens,
-            max_blocks: step.max_blocks,
-            input_ids: step.input_ids.0,
+            max_context: step.max_context,
+            input_ids: step.arrays.input_ids.0,
             cache: step.cache,
         };
         match recorded.see(key) {
             None => compute(),
-            Some(Entry {
-                graph: Some(graph), ..
-            }) => Ok(device.replay(graph)?),
+            Some(Some(graph)) => Ok(device.replay(graph)?),
             Some(entry) => {
                 let graph = device.capture(&compute).and_then(|graph| {
                     device.replay(&graph)?;
                     Ok(graph)
                 });
                 match graph {
-                    Ok(graph) => entry.graph = Some(graph),
+                    Ok(graph) => *entry = Some(graph),
                     Err(error) => {
                         // Nothing of the step has run. If it was not for want of room, what follows says so again.
                         tracing::warn!(%error, "a step could not be recorded; from now on none is");
@@ -129,23 +127,14 @@ impl<D: Device> Graphs<D> {
 impl<D: Device> Recorded<D> {
     /// The entry of a step that was seen before; of another it takes a note.
     fn see(&mut self, key: Key) -> Option<&mut Entry<D>> {
-        self.now += 1;
-        let seen = self.now;
-        if self.graphs.contains_key(&key) {
-            let entry = self.graphs.get_mut(&key)?;
-            entry.seen = seen;
-            return Some(entry);
+        if !self.graphs.contains_key(&key) {
+            // Arrays that moved leave graphs behind that nobody can ask for again; a cache that has gone, too.
+            self.graphs
+                .retain(|it, _| it.input_ids == key.input_ids && it.cache == key.cache);
+            self.graphs.insert(key, None);
+            return None;
         }
-        // Arrays that moved leave graphs behind that nobody can ask for again; a cache that has gone, too.
-        self.graphs
-            .retain(|it, _| it.input_ids == key.input_ids && it.cache == key.cache);
-        if self.graphs.len() >= MOST
-            && let Some((&oldest, _)) = self.graphs.iter().min_by_key(|(_, entry)| entry.seen)
-        {
-            self.graphs.remove(&oldest);
-        }
-        self.graphs.insert(key, Entry { graph: None, seen });
-        None
+        self.graphs.get_mut(&key)
     }
 }
 
@@ -164,62 +153,125 @@ fn batch_rung(tokens: usize) -> usize {
     }
 }
 
-/// 1,024 tokens or four times as many, and again: what a context is rounded up to, so that a grid fits it.
-fn context_rung(context: usize) -> usize {
-    let mut rung = SHORTEST;
-    while rung < context {
-        rung *= 4;
+/// What a context is rounded up to, so that a grid has room for its splits: 1,024 tokens, or all that there may be, which
+/// launches the same as [`LONGEST_GRID`](crate::ops::LONGEST_GRID).
+fn context_rung(context: usize, longest: usize) -> usize {
+    match context <= SHORTEST {
+        true => SHORTEST.min(longest),
+        false => longest,
     }
-    rung
 }
 
-/// Recorded steps, of some 400 launches each, that are kept; beyond it the one that was not seen for longest is forgotten.
-/// They take memory of the device, which [`RESERVE`](crate::model::RESERVE) leaves for them.
-const MOST: usize = 64;
-
-/// Batches beyond this are worth a launch for each kernel.
+/// Batches beyond this are worth a launch for each kernel. Up to it there are 35 rungs, so that with those of contexts at most
+/// 70 steps are recorded, of some 360 launches each. What one takes of the device is not known before it is measured; the
+/// most that was read of graphs elsewhere, 8 MiB, is 560 MiB of the [`RESERVE`](crate::model::RESERVE) that is left for them.
 const LARGEST: usize = 256;
 
 const SHORTEST: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::ops;
     use crate::ops::test_device::TestDevice;
 
-    #[test]
-    fn the_step_that_was_not_seen_for_longest_is_forgotten_first() {
-        let mut recorded = Recorded::<TestDevice> {
-            graphs: HashMap::new(),
-            now: 0,
+    fn graphs(most: usize, longest: usize) -> Graphs<TestDevice> {
+        let limits = Limits {
+            tokens: 8192,
+            logit_rows: most,
         };
-        let cache = CacheId::new();
-        let key = |tokens| Key {
-            tokens,
-            max_blocks: 1,
-            input_ids: 256,
-            cache,
-        };
-        let most = MOST as u32;
-        for tokens in 0..most {
-            assert!(recorded.see(key(tokens)).is_none());
-        }
-        assert!(recorded.see(key(0)).is_some());
-        // One too many: the second is the oldest now.
-        assert!(recorded.see(key(most)).is_none());
-        assert_eq!(recorded.graphs.len(), MOST);
-        assert!(recorded.see(key(0)).is_some());
-        assert!(recorded.see(key(1)).is_none());
+        Graphs::new(true, limits, longest)
     }
 
     #[test]
-    fn the_ladder_has_the_rungs_that_are_promised() {
-        let mut rungs: Vec<usize> = (1..=64).map(batch_rung).collect();
-        rungs.dedup();
-        assert_eq!(rungs, [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64]);
+    fn every_batch_has_a_rung_and_all_rungs_are_kept() {
+        let graphs = graphs(256, 32_768);
+        let mut recorded = Recorded::<TestDevice> {
+            graphs: HashMap::new(),
+        };
+        let cache = CacheId::new();
+        let mut rungs = HashSet::new();
+        // Twice: what came in the first round is known in the second.
+        for round in 0..2 {
+            for tokens in 1..=256 {
+                for context in [1, 1023, 1024, 1025, 4096, 5000, 16_385, 32_768] {
+                    let rung = graphs.rungs(tokens, context).unwrap();
+                    assert!(rung.tokens >= tokens && rung.max_context >= context);
+                    // Less than a block of eight rows is filled up, and never into another tile of products.
+                    assert!(rung.tokens < tokens + 8);
+                    assert_eq!(rung.tokens.div_ceil(16), tokens.div_ceil(16));
+                    let key = Key {
+                        tokens: rung.tokens as u32,
+                        max_context: rung.max_context as u32,
+                        input_ids: 256,
+                        cache,
+                    };
+                    let is_known = recorded.see(key).is_some();
+                    assert_eq!(is_known, !rungs.insert(rung), "{rung:?}");
+                    assert!(is_known || round == 0);
+                }
+            }
+        }
+        assert_eq!((rungs.len(), recorded.graphs.len()), (70, 70));
+        let sizes: HashSet<usize> = rungs.iter().map(|rung| rung.tokens).collect();
+        let wanted = [1, 2, 4].into_iter().chain((8..=256).step_by(8));
+        assert_eq!(sizes, wanted.collect());
+        assert!(graphs.rungs(257, 1).is_none());
+    }
+
+    #[test]
+    fn no_batch_is_filled_beyond_what_a_step_may_have() {
+        let graphs = graphs(100, 32_768);
+        for tokens in 1..=100 {
+            let rung = graphs.rungs(tokens, 1).unwrap().tokens;
+            assert!((tokens..=100).contains(&rung));
+        }
+        assert!(graphs.rungs(101, 1).is_none());
+        assert_eq!(graphs.rungs(97, 1).unwrap().tokens, 100);
+    }
+
+    #[test]
+    fn contexts_have_two_rungs_and_none_is_longer_than_the_models() {
+        let context = |context, longest| graphs(8, longest).rungs(1, context).unwrap().max_context;
         assert_eq!(
-            [1, 1024, 1025, 5000].map(context_rung),
-            [1024, 1024, 4096, 16384]
+            [1, 1024, 1025, 4097, 32_768].map(|it| context(it, 32_768)),
+            [1024, 1024, 32_768, 32_768, 32_768]
         );
+        assert_eq!([1, 512].map(|it| context(it, 512)), [512, 512]);
+        assert_eq!(context(1025, 2048), 2048);
+    }
+
+    #[test]
+    fn beyond_the_longest_grid_launches_do_not_depend_on_the_context() {
+        let at = ops::Address(256);
+        let tensors = ops::PagedAttention {
+            q: at,
+            k_cache: at,
+            v_cache: at,
+            block_tables: at,
+            table_starts: at,
+            cu_seqlens_q: at,
+            context_lens: at,
+            scratch: at,
+            out: at,
+        };
+        let launches = |max_context| {
+            let sizes = ops::AttentionSizes {
+                num_tokens: 8,
+                num_seqs: 8,
+                max_rows: 1,
+                max_context,
+                block_size: 16,
+                window: 0,
+                heads: 32,
+                kv_heads: 8,
+                head_dim: 128,
+            };
+            ops::paged_attention_launches(tensors, sizes)
+        };
+        assert_eq!(launches(ops::LONGEST_GRID), launches(1 << 20));
+        assert_ne!(launches(ops::LONGEST_GRID), launches(SHORTEST as u32));
     }
 }

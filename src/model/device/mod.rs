@@ -5,6 +5,7 @@
 //! from where the running one writes them. Steps that only decode are filled up to one of a few sizes and recorded as
 //! graphs, so that the host asks for one thing instead of some ten for each layer.
 
+mod arrays;
 mod backend;
 mod graphs;
 mod weights;
@@ -15,12 +16,14 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use self::arrays::Recounts;
+pub(super) use self::arrays::arrays_bytes;
 use self::graphs::Graphs;
 use self::weights::{Part, PartOrder, Sizes, Weights, upload_floats};
-use self::workspace::{Fetched, Recounts, Step, Workspace};
+use self::workspace::{Fetched, Workspace};
 use super::backend::Limits;
 use super::weights::Checkpoint;
-use super::{KvCache, Mixtral, MixtralConfig, ModelError, StepBatch};
+use super::{KvCache, Mixtral, MixtralConfig, ModelError, Recount, StepBatch};
 use crate::ops::{self, Address, Device, PackedFormat, RopeTable, Storage};
 
 /// A CUDA device, or what stands for one in tests, with the buffers of a step.
@@ -61,7 +64,7 @@ impl<D: Device> OnDevice<D> {
             cos: upload_floats(&device, cos)?,
             sin: upload_floats(&device, sin)?,
             workspace: Workspace::new(&device, config, limits)?,
-            graphs: Graphs::new(graphs, limits),
+            graphs: Graphs::new(graphs, limits, config.max_position_embeddings),
             config: config.clone(),
             storage: Storage::Bf16,
             patterns: Mutex::default(),
@@ -160,17 +163,21 @@ impl<D: Device> OnDevice<D> {
 
 impl<D: Device> OnDevice<D> {
     /// Makes tables of counts of sequences' tokens.
-    fn recount(&self, step: &Step) -> Result<(), ModelError> {
-        let Some(Recounts { at, count }) = step.recounts else {
-            return Ok(());
-        };
-        let [tokens, extents, tables] = at;
-        let launch = ops::count_tokens_launch(
-            [tokens, extents, tables, self.workspace.at.counts],
-            count,
-            self.config.vocab_size as u32,
-        );
-        Ok(self.device.launch(&launch)?)
+    fn recount(&mut self, recounts: &[Recount]) -> Result<(), ModelError> {
+        let mut rest = recounts;
+        while !rest.is_empty() {
+            let (sent, left) = self.workspace.send_recounts(&self.device, rest)?;
+            let Recounts { at, count } = sent;
+            let [tokens, extents, tables] = at;
+            let launch = ops::count_tokens_launch(
+                [tokens, extents, tables, self.workspace.at.counts],
+                count,
+                self.config.vocab_size as u32,
+            );
+            self.device.launch(&launch)?;
+            rest = left;
+        }
+        Ok(())
     }
 }
 
@@ -181,6 +188,21 @@ pub struct Choosing {
 }
 
 impl<D: Device> Mixtral<OnDevice<D>> {
+    /// Makes room for the block tables of the longest sequences in blocks of so many tokens, where there is not enough.
+    /// After that, no step allocates.
+    ///
+    /// # Errors
+    /// [`ModelError::Op`] if there is no room.
+    pub fn reserve_tables(&mut self, block_size: usize) -> Result<(), ModelError> {
+        let OnDevice {
+            device,
+            workspace,
+            config,
+            ..
+        } = self.backend();
+        workspace.reserve(device, config, block_size)
+    }
+
     /// Begins a step that chooses a token for each of `batch.logit_rows`, as `batch.choice` says; the device goes on by
     /// itself. The next step may be begun before this one is waited for, but not the one after it.
     ///

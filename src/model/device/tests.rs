@@ -9,6 +9,8 @@ use crate::model::{Cpu, KvCache, LoadOptions, Mixtral, ModelSource, Synthetic};
 use crate::ops::test_device::TestDevice;
 use crate::ops::testing::{floats, root};
 
+mod arrays;
+
 type OnTestDevice = OnDevice<TestDevice>;
 
 fn on_device(folder: &Path, tokens: usize, graphs: bool) -> Mixtral<OnTestDevice> {

@@ -11,8 +11,10 @@ pub struct PagedAttention {
     pub k_cache: Address,
     /// as `k_cache`
     pub v_cache: Address,
-    /// `[num_seqs, max_blocks]`, u32
+    /// u32: the blocks of each sequence, in order; what is behind its last one is not read
     pub block_tables: Address,
+    /// `[num_seqs]`, u32: where in `block_tables` each sequence's begin
+    pub table_starts: Address,
     /// `[num_seqs + 1]`, u32: where each sequence's rows begin
     pub cu_seqlens_q: Address,
     /// `[num_seqs]`, u32: keys of each sequence, this step's included; 0 for one that only fills a batch. One whose context
@@ -33,10 +35,8 @@ pub struct AttentionSizes {
     pub num_seqs: u32,
     /// Most rows of a sequence.
     pub max_rows: u32,
-    /// No context is longer.
+    /// No context is longer. From [`LONGEST_GRID`] on, launches are the same.
     pub max_context: u32,
-    /// Columns of the block tables.
-    pub max_blocks: u32,
     /// Tokens per block.
     pub block_size: u32,
     /// How many keys a row sees, its own the last; 0 for all.
@@ -99,11 +99,11 @@ fn prefill(at: PagedAttention, sizes: AttentionSizes) -> Launch {
             at.k_cache.into(),
             at.v_cache.into(),
             at.block_tables.into(),
+            at.table_starts.into(),
             at.cu_seqlens_q.into(),
             at.context_lens.into(),
             at.out.into(),
             sizes.num_seqs.into(),
-            sizes.max_blocks.into(),
             sizes.block_size.into(),
             sizes.kv_heads.into(),
             sizes.window.into(),
@@ -141,11 +141,11 @@ fn decode(at: PagedAttention, sizes: AttentionSizes, splits: u32) -> Launch {
             at.k_cache.into(),
             at.v_cache.into(),
             at.block_tables.into(),
+            at.table_starts.into(),
             at.cu_seqlens_q.into(),
             at.context_lens.into(),
             at.scratch.into(),
             at.out.into(),
-            sizes.max_blocks.into(),
             sizes.block_size.into(),
             sizes.kv_heads.into(),
             sizes.window.into(),
@@ -182,3 +182,6 @@ const ROWS: u32 = 64;
 /// Keys of the shortest split of `paged_decode`, and the most splits that it makes.
 const SPLIT_KEYS: u32 = 128;
 const SPLITS: u32 = 32;
+
+/// Tokens of a context that has as many splits as there can be.
+pub const LONGEST_GRID: u32 = SPLIT_KEYS * SPLITS;

@@ -8,7 +8,8 @@ use crate::ops::{
 };
 
 /// Sequences as (rows of this step, keys with them). What no row sees nobody has written: slots past a sequence's end,
-/// keys before every window. Table entries of blocks without a key that is seen point outside of the cache.
+/// keys before every window. Table entries of blocks without a key that is seen point outside of the cache; tables lie in
+/// the order of the sequences from the last to the first, and there is nothing behind the first.
 #[derive(Clone)]
 struct Case {
     sequences: Vec<(usize, usize)>,
@@ -61,14 +62,18 @@ impl Case {
         let max_blocks = longest.div_ceil(block_size) + 1;
         let cache = || Buffer::<u16>::poisoned(num_seqs * max_blocks * block_size * row);
         let (k_cache, v_cache) = (cache(), cache());
-        let mut tables = vec![u32::MAX; num_seqs * max_blocks];
+        let blocks_of = |&(_, keys): &(usize, usize)| keys.div_ceil(block_size);
+        let table_starts: Vec<usize> = (0..num_seqs)
+            .map(|index| self.sequences[index + 1..].iter().map(blocks_of).sum())
+            .collect();
+        let mut tables = vec![u32::MAX; self.sequences.iter().map(blocks_of).sum()];
         let (mut q, mut starts) = (Vec::new(), vec![0u32]);
         for (index, (&(rows, keys), given)) in self.sequences.iter().zip(inputs).enumerate() {
             // Blocks lie scattered: the last of the table first, sequences between each other.
             let place = |block: usize| (max_blocks - 1 - block) * num_seqs + index;
             for key in self.first_seen(keys.saturating_sub(rows))..keys {
                 let (block, offset) = (key / block_size, key % block_size);
-                tables[index * max_blocks + block] = place(block) as u32;
+                tables[table_starts[index] + block] = place(block) as u32;
                 let to = (place(block) * block_size + offset) * row;
                 k_cache.write(to, &bits(&given.k[key * row..][..row]));
                 v_cache.write(to, &bits(&given.v[key * row..][..row]));
@@ -79,7 +84,9 @@ impl Case {
         let lens: Vec<u32> = (self.sequences.iter())
             .map(|&(_, keys)| keys as u32)
             .collect();
+        let table_starts: Vec<u32> = table_starts.iter().map(|&start| start as u32).collect();
         let (q, tables) = (narrowed(&q), Buffer::new(&tables));
+        let table_starts = Buffer::new(&table_starts);
         let (cu_seqlens_q, lens) = (Buffer::new(&starts), Buffer::new(&lens));
         let num_tokens = starts[num_seqs] as usize;
         let out = Buffer::<u16>::poisoned(num_tokens * width);
@@ -91,6 +98,7 @@ impl Case {
             k_cache: at(&k_cache),
             v_cache: at(&v_cache),
             block_tables: at(&tables),
+            table_starts: at(&table_starts),
             cu_seqlens_q: at(&cu_seqlens_q),
             context_lens: at(&lens),
             scratch: at(&scratch),
@@ -102,7 +110,6 @@ impl Case {
             num_seqs: num_seqs as u32,
             max_rows: most_rows as u32,
             max_context: (self.room * max_blocks * block_size) as u32,
-            max_blocks: max_blocks as u32,
             block_size: block_size as u32,
             window: self.window as u32,
             heads,

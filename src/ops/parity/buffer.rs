@@ -1,6 +1,7 @@
 //! Numbers on the device that tests run on.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::Pod;
 
@@ -57,6 +58,17 @@ impl<T: Pod> Buffer<T> {
     pub fn values(&self) -> Vec<T> {
         self.memory.assert_written();
         self.raw_values()
+    }
+
+    /// Some of what is in it now, which somebody has written: the emulation refuses to copy anything else.
+    pub fn read(&self, range: Range<usize>) -> Vec<T> {
+        let mut values = vec![T::zeroed(); range.len()];
+        let from = self.address().offset(range.start * size_of::<T>());
+        if !values.is_empty() {
+            let bytes = bytemuck::cast_slice_mut(&mut values);
+            self.device.download(from, bytes).unwrap();
+        }
+        values
     }
 
     /// What is in it now, whether anybody has written it or not.

@@ -2,7 +2,7 @@
 
 use mixgate_emulate::Architecture::{self, Ampere, Hopper};
 
-use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run, run_as, widened};
+use super::{Buffer, activated, at, exact_sum, narrow_floats, narrowed, run_as, widened};
 use crate::ops::experts::grouped_linear_launch_with;
 use crate::ops::linear::linear_launch_with;
 use crate::ops::test_device::TestDevice;
@@ -10,7 +10,7 @@ use crate::ops::tile::Tile;
 use crate::ops::{self, Device, GroupedLinear, GroupedSizes, Multiplier, Side};
 
 /// Multiplies on one side, on the emulated device and in f64 of the same inputs.
-fn check_product(
+pub(super) fn check_product(
     tile: Tile,
     side: Side,
     experts_of: &[u32],
@@ -122,35 +122,8 @@ fn grouped_linear_matches_cpu() {
 }
 
 /// Those of the device that the tests run on.
-fn tiles() -> impl Iterator<Item = Tile> {
+pub(super) fn tiles() -> impl Iterator<Item = Tile> {
     Tile::all(TestDevice::default().multiplier())
-}
-
-#[test]
-fn a_bf16_output_has_the_same_bits_in_every_tile_and_alone() {
-    let (m, n, k) = (19, 72, 456);
-    let (x, w) = (narrow_floats(38, m * k), narrow_floats(39, n * k));
-    let w_at = narrowed(&w);
-    let bits = |tile, x: &[f32]| -> Vec<u32> {
-        let rows = x.len() / k;
-        let (x_at, y) = (narrowed(x), Buffer::<f32>::poisoned(rows * n));
-        let sizes = [rows as u32, n as u32, k as u32];
-        run(linear_launch_with(
-            tile,
-            [at(&x_at), at(&w_at), at(&y)],
-            sizes,
-        ));
-        y.values().into_iter().map(f32::to_bits).collect()
-    };
-    let all = bits(Tile::Rows16, &x);
-    for tile in tiles() {
-        assert_eq!(bits(tile, &x), all, "{tile:?}");
-        assert_eq!(
-            bits(tile, &x[(m - 1) * k..]),
-            all[(m - 1) * n..],
-            "{tile:?}"
-        );
-    }
 }
 
 #[test]

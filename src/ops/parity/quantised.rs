@@ -127,7 +127,7 @@ fn assert_near(given: f32, exact: f64, tolerance: f64, place: &str) {
 }
 
 /// Multiplies on one side of random experts, and checks each output.
-fn check_experts(
+pub(super) fn check_experts(
     format: PackedFormat,
     tile: Tile,
     side: Side,
@@ -255,7 +255,7 @@ fn has_warpgroups(format: PackedFormat) -> bool {
 }
 
 /// Those of the device that the tests run on.
-fn tiles(format: PackedFormat) -> impl Iterator<Item = Tile> {
+pub(super) fn tiles(format: PackedFormat) -> impl Iterator<Item = Tile> {
     Tile::all(TestDevice::default().multiplier(), format)
 }
 

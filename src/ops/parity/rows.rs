@@ -36,16 +36,46 @@ fn add_rms_norm_matches_cpu() {
 
 #[test]
 fn add_experts_rms_norm_matches_cpu() {
-    for (tokens, hidden, top_k) in [(1, 4, 1), (3, 100, 2), (2, 4096, 2), (1, 4100, 3)] {
+    // Tokens, width, ranks, and which tokens only fill the batch.
+    for (tokens, hidden, top_k, fillers) in [
+        (1, 4, 1, [].as_slice()),
+        (3, 100, 2, &[]),
+        (2, 4096, 2, &[]),
+        (1, 4100, 3, &[]),
+        (4, 100, 2, &[1, 3]),
+        (4, 72, 3, &[0, 1, 2]),
+        (2, 4096, 2, &[1]),
+    ] {
         let count = tokens * hidden;
-        let (pairs, shares) = (floats(15, count * top_k), floats(16, tokens * top_k));
+        let (mut pairs, mut shares) = (floats(15, count * top_k), floats(16, tokens * top_k));
         let (before, weight) = (floats(2, count), floats(3, hidden));
-        let (pairs_at, shares_at) = (Buffer::new(&pairs), Buffer::new(&shares));
+        // What no expert has seen, nobody has written.
+        let (pairs_at, shares_at) = (
+            Buffer::poisoned(count * top_k),
+            Buffer::poisoned(tokens * top_k),
+        );
+        let mut slots: Vec<u32> = (0..tokens as u32).collect();
+        for (token, slot) in slots.iter_mut().enumerate() {
+            let (its, its_pairs) = (
+                token * top_k..(token + 1) * top_k,
+                token * top_k * hidden..(token + 1) * top_k * hidden,
+            );
+            if fillers.contains(&token) {
+                *slot = u32::MAX;
+                shares[its].fill(0.0);
+                pairs[its_pairs].fill(0.0);
+            } else {
+                shares_at.write(its.start, &shares[its]);
+                pairs_at.write(its_pairs.start, &pairs[its_pairs]);
+            }
+        }
+        let slots = Buffer::new(&slots);
         let (residual, weight_at) = (Buffer::new(&before), Buffer::new(&weight));
         let out = Buffer::<u16>::poisoned(count);
         let tensors = [
             at(&pairs_at),
             at(&shares_at),
+            at(&slots),
             at(&residual),
             at(&weight_at),
             at(&out),

@@ -81,8 +81,8 @@ impl Default for SampleRow {
 }
 
 impl SampleRow {
-    /// As the kernels read it (`SampleRow` in `kernels/sampling.cuh`). Words that are all zero are a row, too: it takes the
-    /// highest logit and touches no table.
+    /// As the kernels read it (`SampleRow` in `kernels/sampling.cuh`). Words that are all zero, as nobody's row has them,
+    /// are passed over: a repetition penalty is above 0.
     pub fn words(&self) -> [u32; 16] {
         [
             self.temperature.to_bits(),
@@ -125,7 +125,7 @@ pub struct Sample {
     pub counts: Address,
     /// `[num_rows, vocab]`, f32, scratch for rows with bias, mask or counts
     pub adjusted: Address,
-    /// `[num_rows]`, u32, written
+    /// `[num_rows]`, u32, written but for rows of zeros
     pub ids: Address,
 }
 

@@ -59,11 +59,12 @@ impl Sequences {
         // Keys and values, queries and results, in bf16. Tables, starts, lengths.
         let tensors = 2 * count * context * kv_width * 2 + 2 * rows * q_width * 2;
         let cost = Cost {
-            bytes: (tensors + 4 * (num_blocks + 2 * count + 1)) as u64,
+            bytes: (tensors + 4 * (num_blocks + 3 * count + 1)) as u64,
             flops: 2 * 2 * (seen * q_width) as u64,
         };
         let [num_tokens, num_seqs, max_rows, max_context, max_blocks] =
             [rows, count, rows_of_each, context, max_blocks].map(|size| size as u32);
+        let table_starts: Vec<u32> = (0..num_seqs).map(|it| it * max_blocks).collect();
         let [block_size, heads, kv_heads, head_dim] = [
             shape.block_size,
             shape.heads,
@@ -76,7 +77,6 @@ impl Sequences {
             num_seqs,
             max_rows,
             max_context,
-            max_blocks,
             block_size,
             window: 0,
             heads,
@@ -91,6 +91,7 @@ impl Sequences {
                 k_cache: pool.halves(cache_elements)?,
                 v_cache: pool.halves(cache_elements)?,
                 block_tables: pool.words(&shuffled(num_blocks, set as u32))?,
+                table_starts: pool.words(&table_starts)?,
                 cu_seqlens_q: pool.words(&starts)?,
                 context_lens: pool.words(&vec![max_context; count])?,
                 scratch: pool.empty(attention_scratch_bytes(heads, head_dim, count))?,

@@ -115,6 +115,7 @@ pub(super) fn route<D: Device>(
         let tensors = Route {
             normed: pool.halves(m * hidden)?,
             gate: pool.halves(experts * hidden)?,
+            slots: pool.words(&vec![0; m])?,
             experts: pool.empty(pairs * 4)?,
             weights: pool.empty(pairs * 4)?,
             order: pool.empty(pairs * 4)?,
@@ -137,6 +138,7 @@ pub(super) fn add_experts_rms_norm<D: Device>(
         let tensors = [
             pool.floats(pairs * hidden)?,
             pool.floats(pairs)?,
+            pool.words(&vec![0; m])?,
             pool.floats(m * hidden)?,
             pool.floats(hidden)?,
             pool.empty(m * hidden * 2)?,

@@ -1,8 +1,8 @@
 //! Rows of equals, of what is no number, and rows masked away.
 
-use super::{Batch, logits};
-use crate::ops::SampleRow;
+use super::{Batch, Buffer, at, logits, run};
 use crate::ops::testing::floats;
+use crate::ops::{self, Sample, SampleRow};
 
 #[test]
 fn of_equals_the_lower_ids_are_kept() {
@@ -113,8 +113,9 @@ fn a_row_without_any_token_left_gives_the_lowest_that_is_not_forbidden() {
     assert_eq!(batch.check(), [0, 65, 66, 0, 0, 65, 66, 0]);
 }
 
+/// Nobody has written its logits, and nobody its id.
 #[test]
-fn a_row_of_zeroes_takes_the_highest_logit() {
+fn a_row_of_zeroes_is_passed_over() {
     let filler = SampleRow {
         temperature: 0.0,
         top_p: 0.0,
@@ -122,12 +123,31 @@ fn a_row_of_zeroes_takes_the_highest_logit() {
         ..SampleRow::default()
     };
     assert_eq!(filler.words(), [0; 16]);
-    let mut batch = Batch::default();
-    batch.push(&[0.5, 2.0, 1.0], SampleRow::default());
-    batch.count();
-    batch.mask(|_| true);
-    batch.push(&[0.5, 2.0, 1.0], filler);
-    assert_eq!(batch.check()[1], 1);
+    let greedy = SampleRow {
+        temperature: 0.0,
+        ..SampleRow::default()
+    };
+    let rows = [&filler, &greedy, &filler, &filler].map(SampleRow::words);
+    let rows = Buffer::new(&rows.concat());
+    let (logits, ids) = (Buffer::<f32>::poisoned(4 * 3), Buffer::<u32>::poisoned(4));
+    logits.write(3, &[0.5, 2.0, 1.0]);
+    let untouched = ids.raw_values();
+    let nowhere = at(&rows);
+    let tensors = Sample {
+        logits: at(&logits),
+        rows: at(&rows),
+        bias: nowhere,
+        masks: nowhere,
+        counts: nowhere,
+        adjusted: nowhere,
+        ids: at(&ids),
+    };
+    run(ops::sample_launch(tensors, 4, 3));
+    let given = ids.raw_values();
+    assert_eq!(given[1], 1);
+    for filler in [0, 2, 3] {
+        assert_eq!(given[filler], untouched[filler]);
+    }
 }
 
 #[test]

@@ -18,6 +18,12 @@ pub mod avx512 {
 
     use super::*;
 
+    /// Lanes 0 to 15.
+    pub type Lanes = __m512;
+
+    /// Lanes of a register.
+    pub const WIDTH: usize = 16;
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     pub fn zero() -> __m512 {
@@ -198,6 +204,40 @@ pub mod avx2 {
             _mm256_storeu_ps(to.add(8), lanes.1);
         }
     }
+
+    /// Eight of the lanes, one register: there are too few of these for tiles of pairs.
+    pub mod eight {
+        use super::*;
+
+        /// Lanes of a register.
+        pub const WIDTH: usize = 8;
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        pub fn zero() -> __m256 {
+            _mm256_setzero_ps()
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        pub unsafe fn load_f32(from: *const f32) -> __m256 {
+            // SAFETY: the caller promises 8 elements.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        pub fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            _mm256_fmadd_ps(a, b, c)
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        pub unsafe fn store(lanes: __m256, to: *mut f32) {
+            // SAFETY: the caller promises 8 elements.
+            unsafe { _mm256_storeu_ps(to, lanes) }
+        }
+    }
 }
 
 pub mod portable {
@@ -205,6 +245,9 @@ pub mod portable {
     pub use crate::ops::lanes::tree as sum;
 
     pub type Lanes = [f32; LANES];
+
+    /// Lanes that are added at a time.
+    pub const WIDTH: usize = LANES;
 
     #[inline(always)]
     pub fn zero() -> Lanes {

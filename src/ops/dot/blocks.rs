@@ -1,28 +1,15 @@
 //! Products with quantised weights: blocks are decoded on the way into the same loops, in the same order of additions.
 //!
-//! A few rows are multiplied with weights decoded in registers. For more, a part of four rows of weights at a time is
-//! decoded into a panel that all rows share, so that each weight is read and decoded once; the lanes of each sum wait in
-//! memory for the next part. Both give the bits of the product with dequantised weights.
-
-use std::cell::Cell;
+//! A few rows (`ROWS_IN_REGISTERS` of an instruction set) are multiplied with weights decoded in registers, more with panels
+//! of decoded weights. Both give the bits of the product with dequantised weights.
 
 use super::*;
 use crate::ops::quantised::{fp8, q4_k, q8_0, w4a16};
 
-thread_local! {
-    /// A panel, `[PANEL_COLUMNS / LANES, PANEL_ROWS, LANES]`, then lanes of sums, `[m, PANEL_ROWS, LANES]`; as large as
-    /// its thread's largest step needed.
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
+#[macro_use]
+mod panels;
 
-/// Rows of weights that are decoded at once.
-const PANEL_ROWS: usize = 4;
-/// Columns that are decoded at once, whole blocks of any format: 16 KiB with the rows, half of a first-level cache. Rows
-/// alternate every 16 columns, because whole rows would lie 4 KiB apart, and share the same few places of that cache.
-const PANEL_COLUMNS: usize = 1024;
-const PANEL: usize = PANEL_ROWS * PANEL_COLUMNS;
-/// Rows of activations up to which decoding in registers costs no more than a panel: one tile's.
-const ROWS_IN_REGISTERS: usize = 4;
+use panels::{Line, PANEL, PANEL_COLUMNS, PANEL_ROWS, PANELS, ROWS, SCRATCH, SUMS, shares};
 
 macro_rules! block_weight {
     ($format:ident) => {
@@ -55,38 +42,31 @@ block_weight!(w4a16);
 block_weight!(q4_k);
 block_weight!(fp8);
 
-/// The loops over an output, for one instruction set and one format. Expects `zero`, `load_f32`, `store`, `fma`, `sum`
-/// and `sums` around it, and the format's decoder in `codes`.
+/// The loops over an output, for one instruction set and one format. Expects `Lanes`, `zero`, `load_f32`, `store`, `fma`,
+/// `sum`, `sums` and `ROWS_IN_REGISTERS` around it, what `panels!` expects, and the format's decoder in `codes`.
 macro_rules! block_tiles {
     ($format:ident, $(#[$feature:meta])?) => {
         pub mod $format {
+            use super::codes::$format::{open, piece};
             use super::*;
-            use crate::ops::quantised::$format::{Block, COLUMNS, header};
+            use crate::ops::quantised::$format::{Block, COLUMNS};
+
+            const PIECES: usize = COLUMNS / LANES;
 
             /// See [`Weight::columns`].
             $(#[$feature])?
             pub unsafe fn columns(product: &Product<'_, Block>, y: Output, columns: Range<usize>) {
-                let mut j = columns.start;
                 if product.m > ROWS_IN_REGISTERS {
-                    let mut scratch = SCRATCH.take();
-                    let size = PANEL + product.m * PANEL_ROWS * LANES;
-                    scratch.resize(scratch.len().max(size), 0.0);
-                    while j < columns.end {
-                        let n = PANEL_ROWS.min(columns.end - j);
-                        let (panel, lanes) = scratch.split_at_mut(PANEL);
-                        // SAFETY: `n` rows from `j` on are within `columns`; the caller vouches for them. There are
-                        // lanes for `m` rows.
-                        unsafe { over_panels(product, y, j, n, panel, lanes) };
-                        j += n;
-                    }
-                    SCRATCH.set(scratch);
+                    // SAFETY: the caller's promise, passed on.
+                    unsafe { over_panels(product, y, columns) };
                     return;
                 }
+                let mut j = columns.start;
                 while j < columns.end {
                     let left = columns.end - j;
                     // SAFETY: `columns` and `m` bound every row and column; the caller vouches for them.
                     unsafe {
-                        match (product.m, left) {
+                        j += match (product.m, left) {
                             (0, _) => return,
                             (1, 8..) => tile::<1, 8>(product, y, j),
                             (1, 4..) => tile::<1, 4>(product, y, j),
@@ -95,162 +75,103 @@ macro_rules! block_tiles {
                             (2, _) => tile::<2, 1>(product, y, j),
                             (3, 4..) => tile::<3, 4>(product, y, j),
                             (3, _) => tile::<3, 1>(product, y, j),
-                            (_, 4..) => tile::<4, 4>(product, y, j),
-                            _ => tile::<4, 1>(product, y, j),
-                        }
-                    }
-                    j += match (product.m, left) {
-                        (1, 8..) => 8,
-                        (_, 4..) => 4,
-                        _ => 1,
-                    };
-                }
-            }
-
-            /// Outputs `[0..m, j..j + n]`, where `n` is at most [`PANEL_ROWS`]. If it is less, what the panel held before
-            /// is multiplied too, and not written.
-            $(#[$feature])?
-            unsafe fn over_panels(
-                product: &Product<'_, Block>,
-                y: Output,
-                j: usize,
-                n: usize,
-                panel: &mut [f32],
-                lanes: &mut [f32],
-            ) {
-                lanes[..product.m * PANEL_ROWS * LANES].fill(0.0);
-                for first in (0..product.k).step_by(PANEL_COLUMNS) {
-                    let count = PANEL_COLUMNS.min(product.k - first);
-                    for row in 0..n {
-                        let blocks = (j + row) * product.w_stride + first / COLUMNS;
-                        let blocks = &product.w[blocks..][..count / COLUMNS];
-                        decode(blocks, &mut panel[row * LANES..]);
-                    }
-                    for i in (0..product.m).step_by(4) {
-                        // SAFETY: the rows are below `m`, and the columns below `k`.
-                        unsafe {
-                            match product.m - i {
-                                1 => add::<1>(product, i, first, count, panel, lanes),
-                                2 => add::<2>(product, i, first, count, panel, lanes),
-                                3 => add::<3>(product, i, first, count, panel, lanes),
-                                _ => add::<4>(product, i, first, count, panel, lanes),
-                            }
-                        }
-                    }
-                }
-                for (i, lanes) in lanes.chunks_exact(PANEL_ROWS * LANES).take(product.m).enumerate() {
-                    for (c, lanes) in lanes.chunks_exact(LANES).take(n).enumerate() {
-                        // SAFETY: the caller vouches for the output; a chunk has 16 elements.
-                        unsafe {
-                            let out = y.0.add(product.y_rows.row(i) * product.y_stride + j + c);
-                            *out = sum(load_f32(lanes.as_ptr()));
+                            (4, 4..) => tile::<4, 4>(product, y, j),
+                            (4, _) => tile::<4, 1>(product, y, j),
+                            (5, 4..) => tile::<5, 4>(product, y, j),
+                            (5, _) => tile::<5, 1>(product, y, j),
+                            (6, 4..) => tile::<6, 4>(product, y, j),
+                            (6, _) => tile::<6, 1>(product, y, j),
+                            (7, 3..) => tile::<7, 3>(product, y, j),
+                            (7, _) => tile::<7, 1>(product, y, j),
+                            (_, 3..) => tile::<8, 3>(product, y, j),
+                            _ => tile::<8, 1>(product, y, j),
                         }
                     }
                 }
             }
 
-            /// Decodes a row into the panel's sixteens that begin at every `PANEL_ROWS`-th place.
+            panels!($($feature)?);
+
+            /// Where rows `i..i + MR` of the activations begin, but for the first `skipped` columns.
             #[inline]
             $(#[$feature])?
-            fn decode(blocks: &[Block], panel: &mut [f32]) {
-                let mut places = panel.chunks_mut(PANEL_ROWS * LANES);
-                for block in blocks {
-                    let header = header(block);
-                    for piece in 0..COLUMNS / LANES {
-                        let Some(to) = places.next().and_then(|place| place.first_chunk_mut::<LANES>()) else {
-                            return;
-                        };
-                        // SAFETY: the block is whole, and the place has 16 elements.
-                        unsafe { store(codes::$format(block.as_ptr(), &header, piece), to.as_mut_ptr()) };
-                    }
-                }
-            }
-
-            /// Adds the products of columns `first..first + count` of rows `i..i + MR` to their lanes.
-            #[inline]
-            $(#[$feature])?
-            unsafe fn add<const MR: usize>(
+            unsafe fn starts<const MR: usize>(
                 product: &Product<'_, Block>,
                 i: usize,
-                first: usize,
-                count: usize,
-                panel: &[f32],
-                lanes: &mut [f32],
-            ) {
-                let lanes = &mut lanes[i * PANEL_ROWS * LANES..][..MR * PANEL_ROWS * LANES];
-                let panel = &panel[..PANEL];
+                skipped: usize,
+            ) -> [*const f32; MR] {
                 let mut x = [product.x.as_ptr(); MR];
-                let mut acc = [[zero(); PANEL_ROWS]; MR];
-                // SAFETY: `multiply_each` has asserted that each named row holds `k` elements within its slice; the
-                // caller's columns are below that, and `count` is at most the panel's width.
-                unsafe {
-                    for r in 0..MR {
-                        x[r] = x[r].add(product.x_rows.row(i + r) * product.x_stride + first);
-                        for c in 0..PANEL_ROWS {
-                            acc[r][c] = load_f32(lanes.as_ptr().add((r * PANEL_ROWS + c) * LANES));
-                        }
-                    }
-                    for at in (0..count).step_by(LANES) {
-                        let mut wide = [zero(); PANEL_ROWS];
-                        for c in 0..PANEL_ROWS {
-                            wide[c] = load_f32(panel.as_ptr().add(at * PANEL_ROWS + c * LANES));
-                        }
-                        for r in 0..MR {
-                            let row = load_f32(x[r].add(at));
-                            for c in 0..PANEL_ROWS {
-                                acc[r][c] = fma(row, wide[c], acc[r][c]);
-                            }
-                        }
-                    }
-                    for r in 0..MR {
-                        for c in 0..PANEL_ROWS {
-                            store(acc[r][c], lanes.as_mut_ptr().add((r * PANEL_ROWS + c) * LANES));
-                        }
-                    }
+                for r in 0..MR {
+                    // SAFETY: the caller's rows and columns are there.
+                    x[r] = unsafe { x[r].add(product.x_rows.row(i + r) * product.x_stride + skipped) };
                 }
+                x
             }
 
-            /// Outputs `[0..MR, j..j + NR]`. Sixteen accumulators at most, so that they stay in registers.
+            /// Adds the products of `part` of rows `w` of the weights and rows `i..i + MR`, and leaves the weights in the
+            /// panel if they are to be kept.
             #[inline]
             $(#[$feature])?
-            unsafe fn tile<const MR: usize, const NR: usize>(
+            unsafe fn decoded<const MR: usize, const NR: usize, const KEPT: bool>(
                 product: &Product<'_, Block>,
-                y: Output,
-                j: usize,
+                i: usize,
+                w: [usize; NR],
+                part: Range<usize>,
+                panel: &mut [Line],
+                acc: &mut [[Lanes; NR]; MR],
             ) {
-                let mut x = [product.x.as_ptr(); MR];
-                let mut w = [product.w.as_ptr(); NR];
-                let mut acc = [[zero(); NR]; MR];
-                // SAFETY: `multiply_each` has asserted that each named row holds `k` elements within its slice and
-                // that each output lies within `y`.
+                let blocks = part.len() / COLUMNS;
+                let panel = if KEPT { &mut panel[..blocks * PIECES * NR] } else { panel };
+                // SAFETY: `multiply_each` has asserted that each named row holds `k` elements within its slice; `part` is
+                // below that. A line has 16 elements.
                 unsafe {
-                    for r in 0..MR {
-                        x[r] = x[r].add(product.x_rows.row(r) * product.x_stride);
-                    }
+                    let x = starts::<MR>(product, i, part.start);
+                    let mut rows = [product.w.as_ptr(); NR];
                     for c in 0..NR {
-                        w[c] = w[c].add((j + c) * product.w_stride);
+                        rows[c] = rows[c].add(w[c] * product.w_stride + part.start / COLUMNS);
                     }
-                    for at in 0..product.k / COLUMNS {
-                        let mut headers = [header(&*w[0].add(at)); NR];
+                    for at in 0..blocks {
+                        let mut opened = [open(&*rows[0].add(at)); NR];
                         for c in 0..NR {
-                            headers[c] = header(&*w[c].add(at));
+                            opened[c] = open(&*rows[c].add(at));
                             // Rows are too short for the hardware to see them coming.
-                            prefetch(w[c].wrapping_add(NR * product.w_stride + at));
+                            let next = rows[c].wrapping_add(NR * product.w_stride + at).cast::<u8>();
+                            for line in 0..size_of::<Block>().div_ceil(64) {
+                                prefetch(next.wrapping_add(64 * line));
+                            }
                         }
-                        for piece in 0..COLUMNS / LANES {
+                        for p in 0..PIECES {
                             let mut wide = [zero(); NR];
                             for c in 0..NR {
-                                let block = w[c].add(at).cast();
-                                wide[c] = codes::$format(block, &headers[c], piece);
+                                wide[c] = piece(&*rows[c].add(at), &opened[c], p);
+                                if KEPT {
+                                    store(wide[c], panel[(at * PIECES + p) * NR + c].0.as_mut_ptr());
+                                }
                             }
                             for r in 0..MR {
-                                let row = load_f32(x[r].add(at * COLUMNS + piece * LANES));
+                                let row = load_f32(x[r].add(at * COLUMNS + p * LANES));
                                 for c in 0..NR {
                                     acc[r][c] = fma(row, wide[c], acc[r][c]);
                                 }
                             }
                         }
                     }
+                }
+            }
+
+            /// Outputs `[0..MR, j..j + NR]`; returns `NR`. Accumulators and weights stay in registers.
+            #[inline]
+            $(#[$feature])?
+            unsafe fn tile<const MR: usize, const NR: usize>(
+                product: &Product<'_, Block>,
+                y: Output,
+                j: usize,
+            ) -> usize {
+                let mut acc = [[zero(); NR]; MR];
+                // SAFETY: the caller's promise, passed on; each output lies within `y`.
+                unsafe {
+                    let w = std::array::from_fn(|c| j + c);
+                    decoded::<MR, NR, false>(product, 0, w, 0..product.k, &mut [], &mut acc);
                     for r in 0..MR {
                         let out = y.0.add(product.y_rows.row(r) * product.y_stride + j);
                         for (c, four) in acc[r].as_chunks::<4>().0.iter().enumerate() {
@@ -261,6 +182,7 @@ macro_rules! block_tiles {
                         }
                     }
                 }
+                NR
             }
         }
     };
@@ -270,7 +192,12 @@ macro_rules! block_tiles {
 mod avx512 {
     use super::*;
     use crate::ops::codes::avx512 as codes;
-    use crate::ops::simd::avx512::*;
+    use crate::ops::simd::avx512::{self as register, *};
+
+    const ROWS_IN_REGISTERS: usize = 8;
+    const FIRST_ROWS: usize = 4;
+    /// As fast as six, for which there are registers too, from 24 rows on, and within 4 % below.
+    const NEXT_ROWS: usize = 4;
 
     block_tiles!(q8_0, #[target_feature(enable = "avx512f,avx512dq,avx512vl")]);
     block_tiles!(w4a16, #[target_feature(enable = "avx512f,avx512dq,avx512vl")]);
@@ -282,7 +209,12 @@ mod avx512 {
 mod avx2 {
     use super::*;
     use crate::ops::codes::avx2 as codes;
-    use crate::ops::simd::avx2::*;
+    use crate::ops::simd::avx2::{eight as register, *};
+
+    const ROWS_IN_REGISTERS: usize = 4;
+    const FIRST_ROWS: usize = 1;
+    /// With three, one of 12 accumulators does not stay in a register, and all wait for it: that takes 1.7 times as long.
+    const NEXT_ROWS: usize = 2;
 
     block_tiles!(q8_0, #[target_feature(enable = "avx2,fma")]);
     block_tiles!(w4a16, #[target_feature(enable = "avx2,fma")]);
@@ -293,7 +225,12 @@ mod avx2 {
 mod portable {
     use super::*;
     use crate::ops::codes::portable as codes;
-    use crate::ops::simd::portable::*;
+    use crate::ops::simd::portable::{self as register, *};
+
+    const ROWS_IN_REGISTERS: usize = 4;
+    const FIRST_ROWS: usize = 1;
+    /// Sixteen lanes are four registers of most machines without AVX.
+    const NEXT_ROWS: usize = 1;
 
     block_tiles!(q8_0,);
     block_tiles!(w4a16,);

@@ -185,13 +185,15 @@ pub fn dequantise(block: &Block, weights: &mut [f32; COLUMNS]) {
 #[inline(always)]
 pub fn header(block: &Block) -> Header {
     let (d, dmin) = (widen([block[0], block[1]]), widen([block[2], block[3]]));
-    let mut header = Header::default();
-    for group in 0..4 {
-        let [scale, minimum, upper] = [4, 8, 12].map(|at| block[at + group]);
-        header.scales[group] = d * f32::from(scale & 63);
-        header.minima[group] = dmin * f32::from(minimum & 63);
-        header.scales[group + 4] = d * f32::from(upper & 15 | scale >> 6 << 4);
-        header.minima[group + 4] = dmin * f32::from(upper >> 4 | minimum >> 6 << 4);
+    let word = |at| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    // Four numbers of 6 bits at a time, each in a byte of its own.
+    let six = |first: u32, low: u32| {
+        let later = low & 0x0f0f_0f0f | (first >> 2) & 0x3030_3030;
+        (u64::from(first & 0x3f3f_3f3f) | u64::from(later) << 32).to_le_bytes()
+    };
+    let (scales, minima) = (six(word(4), word(12)), six(word(8), word(12) >> 4));
+    Header {
+        scales: scales.map(|scale| d * f32::from(scale)),
+        minima: minima.map(|minimum| dmin * f32::from(minimum)),
     }
-    header
 }

@@ -1,4 +1,4 @@
-use half::bf16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::ops::testing::floats;
@@ -107,4 +107,75 @@ fn a_row_that_ends_within_a_block_is_never_read() {
 fn blocks_that_end_early_are_never_read() {
     let w = [[0; 34]; 7];
     product::<q8_0::Block>(Isa::Portable, usize::MAX, &[0.0; 64], &w, 4, 64);
+}
+
+#[test]
+fn many_rows_and_columns_give_the_bits_of_the_product_with_dequantised_weights() {
+    // Two parts of `k`, the second short; more columns than share a part of the activations, the last panel not whole; rows
+    // for one, two and three rounds.
+    let (n, k) = (35, 1280);
+    for storage in FORMATS {
+        let w = blocks(storage, n, k);
+        let dense = decoded(&w);
+        let x = floats(4, 130 * k);
+        let expected = product(Isa::best(), usize::MAX, &x, &dense, n, k);
+        for isa in Isa::available() {
+            let counts: &[usize] = if isa == Isa::Portable {
+                &[12]
+            } else {
+                &[10, 11, 12, 64, 65, 130]
+            };
+            for &m in counts {
+                let ours = quantised(isa, usize::MAX, &x[..m * k], &w);
+                assert_eq!(ours, expected[..m * n], "{isa:?} {storage} {m}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_code_with_every_kind_of_scale_is_decoded_on_every_instruction_set() {
+    let scales = [1.0, -0.37, 2.0f32.powi(-24), -3.0e-7, 65_504.0, 0.0].map(f16::from_f32);
+    for storage in FORMATS {
+        let (k, bytes) = (256, storage.row_bytes(256));
+        let block_bytes = storage.block_bytes();
+        let n = 16 * scales.len();
+        let mut w = blocks(storage, n, k);
+        for (row, row_bytes) in w.bytes.chunks_exact_mut(bytes).enumerate() {
+            for (at, byte) in row_bytes.iter_mut().enumerate() {
+                // Odd steps: every value of a byte occurs.
+                *byte = (row * 37 + at * 101) as u8;
+            }
+            for block in row_bytes.chunks_exact_mut(block_bytes) {
+                block[..2].copy_from_slice(&scales[row % scales.len()].to_le_bytes());
+                if storage == Storage::Q4K {
+                    block[2..4].copy_from_slice(&scales[row / 16].to_le_bytes());
+                }
+            }
+        }
+        let dense = decoded(&w);
+        // A row of the identity picks a column.
+        let mut identity = vec![0.0; k * k];
+        identity
+            .iter_mut()
+            .step_by(k + 1)
+            .for_each(|one| *one = 1.0);
+        for isa in Isa::available() {
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, k] {
+                for (first, x) in (0..k).step_by(m).zip(identity.chunks_exact(m * k)) {
+                    let ours = quantised(isa, usize::MAX, x, &w);
+                    for (at, ours) in ours.iter().enumerate() {
+                        let expected = dense[at % n * k + first + at / n];
+                        assert_eq!(
+                            *ours,
+                            expected,
+                            "{isa:?} {storage} column {first}+{}, row {}",
+                            at / n,
+                            at % n
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

@@ -9,7 +9,8 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use super::files::seedling_file;
-use super::{ModelError, ModelSource, Synthetic};
+use super::{MixtralConfig, ModelError, ModelSource, Synthetic};
+use crate::ops::Storage;
 
 mod stored;
 
@@ -66,6 +67,20 @@ impl Checkpoint {
             shards,
             index,
             synthetic,
+        })
+    }
+
+    /// How a tensor is held once it is read: in f32 or bf16.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    fn held_as(&self, name: &str, shape: &[usize]) -> Result<Storage, ModelError> {
+        if self.synthetic.is_some() {
+            return Ok(Storage::Bf16);
+        }
+        Ok(match self.find(name, shape)?.dtype {
+            DType::BF16 => Storage::Bf16,
+            _ => Storage::F32,
         })
     }
 
@@ -172,6 +187,26 @@ impl Checkpoint {
             ))),
         }
     }
+}
+
+/// How a checkpoint's embeddings and its linear layers are held unless they are to be stored otherwise, as the first of
+/// each says. Reads headers only.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Checkpoint::tensor`].
+pub fn stored_types(
+    source: &ModelSource,
+    config: &MixtralConfig,
+) -> Result<[Storage; 2], ModelError> {
+    let checkpoint = Checkpoint::open(source)?;
+    let hidden = config.hidden_size;
+    Ok([
+        checkpoint.held_as("model.embed_tokens.weight", &[config.vocab_size, hidden])?,
+        checkpoint.held_as(
+            "model.layers.0.self_attn.q_proj.weight",
+            &[config.q_width(), hidden],
+        )?,
+    ])
 }
 
 impl Shard {

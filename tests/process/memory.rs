@@ -58,7 +58,7 @@ fn a_checkpoint_that_is_quantised_is_not_held_beside_what_is_made_of_it() {
 #[cfg(target_os = "linux")]
 fn peak_of(home: &Home, model: &[&str]) -> u64 {
     let sizes =
-        "--batch 1 --prompt-len 4 --output-len 2 --max-num-batched-tokens 16 --kv-cache-tokens 64";
+        "--batch 1 --prompt-len 4 --output-len 2 --max-num-batched-tokens 128 --kv-cache-tokens 64";
     let sizes: Vec<&str> = sizes.split(' ').collect();
     let mut command = home.mixgate(&[&["bench", "engine"], model, &sizes].concat());
     let mut child = command

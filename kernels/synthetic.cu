@@ -6,7 +6,7 @@
 // form has the code that is nearest to that, with the same scales for each block.
 // Grid: in bf16 one block per row; packed, one per 128 columns (q4_k: 256) of 32 rows. Needs columns % 8 == 0 in bf16, else
 // whole steps (the Rust caller checks).
-// Twin: src/ops/synthetic.rs (exact).  Bound: memory, beside some 40 integer operations for a weight; not measured yet.
+// Twin: src/ops/synthetic.rs (exact).  Bound: memory, beside some 25 instructions for a weight (SASS); not measured yet.
 #include "device.cuh"
 
 namespace {

@@ -9,10 +9,13 @@ use std::process::{Command, exit};
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
+#[path = "kernels/toolkit.rs"]
+mod toolkit;
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels");
-    for variable in TOOLKIT_VARIABLES {
+    for variable in toolkit::VARIABLES {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
@@ -109,21 +112,12 @@ fn kernels_of(source: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Where the toolkit is said to be, then the search path, then where its installer puts it.
 fn find_nvcc() -> PathBuf {
     let search_path = env::var_os("PATH").unwrap_or_default();
-    let said = TOOLKIT_VARIABLES.iter().filter_map(env::var_os);
-    let mut candidates = said
-        .map(|folder| Path::new(&folder).join("bin/nvcc"))
-        .chain(env::split_paths(&search_path).map(|folder| folder.join("nvcc")))
-        .chain([PathBuf::from("/usr/local/cuda/bin/nvcc")]);
-    candidates.find(|path| path.is_file()).unwrap_or_else(|| {
-        fail(
-            "the `cuda` feature needs NVIDIA's compiler, nvcc, of CUDA 12.4 or newer, and it was not found\n\
-             hint: install the CUDA toolkit, or set CUDA_HOME to the folder that has bin/nvcc; a GPU is not needed\n\
-             hint: without the feature, `cargo build --release` makes a server for the CPU",
-        )
-    })
+    let said = toolkit::VARIABLES.iter().filter_map(env::var_os);
+    let candidates = toolkit::candidates(said, &search_path);
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| fail(&toolkit::missing()))
 }
 
 /// Such as `13.0`.
@@ -132,19 +126,12 @@ fn version_of(nvcc: &Path) -> String {
         .arg("--version")
         .output()
         .unwrap_or_else(|error| fail(&format!("cannot run {}: {error}", nvcc.display())));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = said
-        .split("release ")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next());
-    version
-        .unwrap_or_else(|| fail(&format!("nvcc does not say its version:\n{said}")))
-        .to_owned()
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = toolkit::version(&said).unwrap_or_else(|problem| fail(&problem));
+    version.to_owned()
 }
 
 fn fail(problem: &str) -> ! {
     eprintln!("error: {problem}");
     exit(1)
 }
-
-const TOOLKIT_VARIABLES: [&str; 3] = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"];

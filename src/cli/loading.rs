@@ -2,12 +2,17 @@
 
 use std::io::ErrorKind;
 
+use super::memory::FreeMemory;
+use super::room::{Candidate, Place, cache, room};
 use super::{Failure, gpu};
 use crate::config::{Config, DeviceName, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
 use crate::model::Storage;
-use crate::model::{self, Backend, Cpu, LoadOptions, Mixtral, ModelError, ModelFiles, ModelSource};
+use crate::model::{
+    self, Backend, Cpu, Footprint, Limits, LoadOptions, Mixtral, MixtralConfig, ModelError,
+    ModelFiles, ModelSource,
+};
 use crate::server::SamplingDefaults;
 use crate::text::{TextFiles, TextModel};
 
@@ -46,6 +51,9 @@ pub(super) struct ModelFacts {
 /// # Errors
 /// What is missing, broken or too large.
 pub(super) fn load(config: &Config) -> Result<Loaded, Failure> {
+    for ignored in ignored(&config.model) {
+        tracing::warn!("{ignored}");
+    }
     match &config.model.source {
         Model::Real(source) => real(config, source),
         Model::Null(name) => null(&config.model, *name),
@@ -59,6 +67,7 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
             let settings = &config.model;
             let text = text(settings, source)?;
             let options = load_options(config);
+            let kv_cache = cache_in_memory(settings, source, options, FreeMemory::now())?;
             let cpu = |shape: &_, limits| Ok(Cpu::new(shape, limits)?.storing(dtype(settings)));
             let model =
                 Mixtral::load_on(source, options, cpu).map_err(|error| unloadable(&error))?;
@@ -66,7 +75,7 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
                 settings,
                 text,
                 model,
-                settings.kv_cache,
+                kv_cache,
                 |model, [blocks, size, context]| {
                     Ok(ModelRunner::new(PagedMixtral::new(
                         model, blocks, size, context,
@@ -76,6 +85,58 @@ fn real(config: &Config, source: &ModelSource) -> Result<Loaded, Failure> {
         }
         DeviceName::Cuda(ordinal) => gpu::load(config, source, ordinal),
     }
+}
+
+/// What was asked for and has no effect.
+fn ignored(settings: &ModelSettings) -> Vec<String> {
+    let mut all = Vec::new();
+    let on_gpu = match (&settings.source, settings.device) {
+        (Model::Null(_), DeviceName::Cuda(_)) => {
+            let device = settings.device;
+            all.push(format!(
+                "--device {device} is ignored: a null model computes nothing; its name says whose pace it keeps"
+            ));
+            false
+        }
+        (_, device) => device != DeviceName::Cpu,
+    };
+    if settings.cublaslt && !on_gpu {
+        all.push("--cublaslt is ignored: it multiplies on a GPU, see --device".to_owned());
+    }
+    all
+}
+
+/// The KV cache of a model on the CPU, once it is known that all of it fits into what memory is `free`.
+///
+/// # Errors
+/// If it does not fit.
+fn cache_in_memory(
+    settings: &ModelSettings,
+    source: &ModelSource,
+    options: LoadOptions,
+    free: Option<FreeMemory>,
+) -> Result<KvCache, Failure> {
+    let Some(free) = free else {
+        return Ok(settings.kv_cache);
+    };
+    let shape = MixtralConfig::of(source).map_err(|error| unloadable(&error))?;
+    let context = context(settings, shape.max_position_embeddings)?;
+    let [tables, linear] =
+        model::stored_types(source, &shape).map_err(|error| unloadable(&error))?;
+    let storage = dtype(settings).unwrap_or(linear);
+    let limits = Limits::of(options);
+    let footprint = |storage| Footprint::on_cpu(&shape, storage, tables, limits);
+    let candidate = Candidate {
+        place: Place::of(free),
+        model: &settings.served_model_name,
+        parameters: shape.num_parameters(),
+        storage,
+    };
+    let fits = room(candidate, footprint, free.bytes)?;
+    let per_token = model::KvCache::<Cpu>::bytes_per_token(&shape);
+    let block_size = settings.block_size;
+    let auto = KvCache::Auto.blocks(per_token, context, block_size) * block_size;
+    cache(settings.kv_cache, auto, fits, footprint(storage))
 }
 
 /// How weights are to be stored: as the operator says, or the name of a synthetic model.
@@ -287,3 +348,6 @@ pub(super) fn context(settings: &ModelSettings, limit: usize) -> Result<usize, F
 
 /// Full contexts that a null model holds which no card limits: 2 M tokens of Mixtral 8x7B.
 const NULL_CONTEXTS: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -216,7 +216,7 @@ settings! {
 
     /// Size of the KV cache in tokens
     /// Give this or --kv-cache-bytes. Without either, the cache holds sixteen full contexts if they fit 128 MiB,
-    /// and one in any case; on a GPU, all that fits beside the weights.
+    /// and one in any case, as far as memory goes; on a GPU, all that fits beside the weights.
     kv_cache_tokens: Option<NonZeroUsize> {
         group: Model, value: "TOKENS", default: DefaultValue::Unset("fits the model"), short: false
     }

@@ -1,7 +1,7 @@
 //! What a model takes of a device's memory, worked out before anything is loaded.
 
 use super::device::arrays_bytes;
-use super::{Limits, MixtralConfig};
+use super::{Cpu, KvCache, Limits, MixtralConfig};
 use crate::ops::{Storage, attention_scratch_bytes};
 
 /// Bytes of a model on a device.
@@ -13,6 +13,8 @@ pub struct Footprint {
     pub workspace: u64,
     /// Keys and values of a token.
     pub per_token: u64,
+    /// What else needs room there.
+    pub reserve: u64,
 }
 
 impl Footprint {
@@ -20,60 +22,98 @@ impl Footprint {
     ///
     /// Mixtral 8x7B in bf16: 93.4 GB = 46.7 B × 2 B, and 128 KiB per token = 2 × 32 layers × 8 heads × 128 × 2 B.
     pub fn on_device(config: &MixtralConfig, storage: Storage, limits: Limits) -> Self {
-        let linear = |rows: usize, columns: usize| {
-            let blocks = columns.div_ceil(storage.block_columns()) as u64;
-            rows as u64 * blocks * storage.block_bytes() as u64
-        };
-        let wide = |rows: usize, columns: usize, bytes: u64| rows as u64 * columns as u64 * bytes;
-        let (hidden, width, experts) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_local_experts,
-        );
+        let hidden = config.hidden_size;
         let (q_width, kv_width) = (config.q_width(), config.kv_width());
-        let layer = linear(q_width + 2 * kv_width, hidden)
-            + linear(hidden, q_width)
-            + wide(experts, hidden, 2)
-            + linear(experts * 2 * width, hidden)
-            + linear(experts * hidden, width)
-            + wide(2, hidden, 4);
-        let head = match config.tie_word_embeddings {
-            true => 0,
-            false => linear(config.vocab_size, hidden),
-        };
-        let angles = wide(config.max_position_embeddings, config.head_dim, 4);
-        let weights = config.num_hidden_layers as u64 * layer
-            + wide(config.vocab_size, hidden, 2)
-            + head
-            + wide(1, hidden, 4)
-            + angles;
-
         let (heads, dim) = (config.num_attention_heads as u32, config.head_dim as u32);
         let pairs = config.num_experts_per_tok;
         let token = hidden * (4 + 4 + 2)
             + (q_width + 2 * kv_width) * 4
             + 2 * q_width * 2
-            + pairs * (8 + 4 + width * 2 + hidden * 4);
+            + pairs * (8 + 4 + config.intermediate_size * 2 + hidden * 4);
         let row = config.vocab_size * (4 + 4 + 4) + hidden * 2 + 4;
         let scratch = attention_scratch_bytes(heads, dim, limits.logit_rows);
         let arrays = arrays_bytes(config, limits);
         let workspace = limits.tokens * token + limits.logit_rows * row + scratch + arrays;
         Self {
-            weights,
+            weights: weights(config, storage, Storage::Bf16),
             workspace: workspace as u64,
             per_token: 2 * (config.num_hidden_layers * kv_width) as u64 * 2,
+            reserve: RESERVE,
+        }
+    }
+
+    /// Of a model on a CPU whose linear layers are stored as `storage`, gates and embeddings as `tables`; all else is f32.
+    ///
+    /// All weights are held: those of a checkpoint are copied out of its files, which may be forgotten again.
+    ///
+    /// Mixtral 8x7B takes 256 KiB per token = 2 × 32 layers × 8 heads × 128 × 4 B.
+    pub fn on_cpu(
+        config: &MixtralConfig,
+        storage: Storage,
+        tables: Storage,
+        limits: Limits,
+    ) -> Self {
+        let (hidden, width) = (config.hidden_size, config.intermediate_size);
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let (pairs, experts) = (config.num_experts_per_tok, config.num_local_experts);
+        // Ids, positions, slots, bounds, lengths and an entry of a block table; then what a layer writes.
+        let token =
+            6 + 3 * hidden + 2 * (q_width + kv_width) + experts + pairs * (3 + 3 * width + hidden);
+        let row = 1 + hidden + config.vocab_size;
+        let rest = 1 + experts + 1;
+        let workspace = 4 * (limits.tokens * token + limits.logit_rows * row + rest);
+        Self {
+            weights: weights(config, storage, tables),
+            workspace: workspace as u64,
+            per_token: KvCache::<Cpu>::bytes_per_token(config) as u64,
+            reserve: CPU_RESERVE,
         }
     }
 
     /// Tokens whose keys and values fit beside the rest; `None` if not even the rest does.
     pub fn tokens_in(&self, free: u64) -> Option<u64> {
-        let left = free.checked_sub(self.weights + self.workspace + RESERVE)?;
+        let left = free.checked_sub(self.weights + self.workspace + self.reserve)?;
         Some(left / self.per_token.max(1))
     }
 }
 
-/// Kept free: the driver's own, recorded graphs and the kernels' code.
+/// Bytes of all weights whose linear layers are stored as `storage`, gates and embeddings as `tables`, norms and the angles
+/// of positions as f32.
+fn weights(config: &MixtralConfig, storage: Storage, tables: Storage) -> u64 {
+    let bytes = |storage: Storage, rows: usize, columns: usize| {
+        let blocks = columns.div_ceil(storage.block_columns()) as u64;
+        rows as u64 * blocks * storage.block_bytes() as u64
+    };
+    let linear = |rows, columns| bytes(storage, rows, columns);
+    let floats = |rows, columns| bytes(Storage::F32, rows, columns);
+    let (hidden, width, experts) = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_local_experts,
+    );
+    let (q_width, kv_width) = (config.q_width(), config.kv_width());
+    let layer = linear(q_width + 2 * kv_width, hidden)
+        + linear(hidden, q_width)
+        + bytes(tables, experts, hidden)
+        + linear(experts * 2 * width, hidden)
+        + linear(experts * hidden, width)
+        + floats(2, hidden);
+    let head = match config.tie_word_embeddings {
+        true => 0,
+        false => linear(config.vocab_size, hidden),
+    };
+    config.num_hidden_layers as u64 * layer
+        + bytes(tables, config.vocab_size, hidden)
+        + head
+        + floats(1, hidden)
+        + floats(config.max_position_embeddings, config.head_dim)
+}
+
+/// Kept free on a GPU: the driver's own, recorded graphs and the kernels' code.
 pub const RESERVE: u64 = 1 << 30;
+
+/// Kept free on a CPU: threads and requests. The seedling is to run where there is little.
+const CPU_RESERVE: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -100,6 +140,24 @@ mod tests {
         assert_eq!(bf16.per_token, 131_072);
         let gigabytes = Storage::ALL.map(|storage| mixtral(storage).weights / 100_000_000);
         assert_eq!(gigabytes, [1865, 934, 242, 497, 264, 475]);
+    }
+
+    #[test]
+    fn mixtral_takes_as_much_in_memory_as_on_a_gpu_but_for_what_is_f32_there() {
+        let model = Synthetic::parse("mixtral-8x7b").unwrap();
+        let config = MixtralConfig::parse(model.config().as_bytes()).unwrap();
+        let limits = Limits {
+            tokens: 512,
+            logit_rows: 64,
+        };
+        for storage in Storage::ALL {
+            let on_cpu = Footprint::on_cpu(&config, storage, Storage::Bf16, limits);
+            assert_eq!(on_cpu.weights, mixtral(storage).weights, "{storage}");
+            assert_eq!(on_cpu.per_token, 262_144);
+        }
+        let wide = Footprint::on_cpu(&config, Storage::F32, Storage::F32, limits);
+        let tables = 32_000 * 4096 + 32 * 8 * 4096;
+        assert_eq!(wide.weights, mixtral(Storage::F32).weights + 2 * tables);
     }
 
     #[test]

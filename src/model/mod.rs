@@ -29,6 +29,7 @@ pub use fit::{Footprint, RESERVE};
 pub use kv_cache::{CacheId, KvCache};
 pub use mixtral::{Logits, Mixtral};
 pub use synthetic::{Synthetic, SyntheticNameError};
+pub use weights::stored_types;
 
 pub use crate::ops::{Device, SampleRow, Storage, random_bits};
 

@@ -1,15 +1,14 @@
 //! Models of a named shape with random weights, for benchmarks where no checkpoint is at hand.
 //!
-//! A weight follows from its tensor's name, its place and the seed: the same model every time, on every device. What it
-//! says is nonsense; what it costs is the real thing.
+//! A weight follows from its tensor's name, its place and the seed: the same model every time, on every device, and no two
+//! tensors alike. Quantised forms hold the nearest codes to the same weights (`ops/synthetic.rs`). What it says is nonsense;
+//! what it costs is the real thing.
 
 use std::fmt;
 
 use half::bf16;
-use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
 
-use crate::ops::Storage;
+use crate::ops::{Draw, Storage};
 
 /// Which model to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,39 +126,27 @@ impl Synthetic {
         )
     }
 
-    /// A tensor's bytes, in bf16: ones for a norm; else evenly between bounds such that a product with unit inputs has
-    /// unit size.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Vec<u8> {
-        let count = shape.iter().product();
-        let values = match shape {
-            [_] => vec![bf16::ONE; count],
-            _ => {
-                let inputs = if name.contains("embed") {
-                    3
-                } else {
-                    shape[shape.len() - 1]
-                };
-                self.evenly(name, count, (3.0 / inputs as f32).sqrt())
-            }
+    /// How a tensor's weights are drawn: evenly between bounds such that a product with unit inputs has unit size.
+    /// `None` for a norm: ones.
+    pub(super) fn draw(&self, name: &str, shape: &[usize]) -> Option<Draw> {
+        let inputs = match shape {
+            [] | [_] => return None,
+            _ if name.contains("embed") => 3,
+            [.., columns] => *columns,
         };
-        bytemuck::cast_slice(values.reinterpret_cast()).to_vec()
-    }
-
-    fn evenly(&self, name: &str, count: usize, bound: f32) -> Vec<bf16> {
         let seed = name.bytes().fold(self.seed ^ OFFSET, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(PRIME)
         });
-        let mut values = vec![bf16::ZERO; count];
-        values
-            .par_chunks_mut(CHUNK)
-            .enumerate()
-            .for_each(|(chunk, values)| {
-                for (i, value) in values.iter_mut().enumerate() {
-                    let bits = mixed(seed, (chunk * CHUNK + i) as u64) >> 40;
-                    *value = bf16::from_f32((bits as f32 / (1u64 << 23) as f32 - 1.0) * bound);
-                }
-            });
-        values
+        let bound = (3.0 / inputs as f32).sqrt();
+        Some(Draw { seed, bound })
+    }
+
+    /// Writes a tensor, in bf16.
+    pub(super) fn fill(&self, name: &str, shape: &[usize], weights: &mut [bf16]) {
+        match self.draw(name, shape) {
+            Some(draw) => draw.fill(0, weights),
+            None => weights.fill(bf16::ONE),
+        }
     }
 }
 
@@ -177,14 +164,6 @@ impl fmt::Display for Synthetic {
         }
         Ok(())
     }
-}
-
-/// Number `index` of a stream (splitmix64, Steele, Lea and Flood 2014).
-fn mixed(seed: u64, index: u64) -> u64 {
-    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 fn list(names: impl Iterator<Item = &'static str>) -> String {
@@ -228,9 +207,6 @@ static SHAPES: [Shape; 3] = [
 /// FNV-1a (Fowler, Noll and Vo).
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
-
-/// Weights that one thread makes at a time.
-const CHUNK: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -290,11 +266,10 @@ mod tests {
     #[test]
     fn weights_follow_from_name_and_seed_and_have_the_size_they_should() {
         let values = |model: &str, tensor: &str| {
-            let bytes = Synthetic::parse(model).unwrap().tensor(tensor, &[64, 4096]);
-            let halves = bytes.as_chunks::<2>().0.iter();
-            halves
-                .map(|it| bf16::from_le_bytes(*it).to_f32())
-                .collect::<Vec<_>>()
+            let mut weights = vec![bf16::ZERO; 64 * 4096];
+            let model = Synthetic::parse(model).unwrap();
+            model.fill(tensor, &[64, 4096], &mut weights);
+            weights.into_iter().map(bf16::to_f32).collect::<Vec<_>>()
         };
         let one = values("seedling", "a");
         assert_eq!(one, values("seedling,layers=2", "a"));

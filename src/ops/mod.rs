@@ -37,6 +37,7 @@ mod sample;
 mod silu_mul;
 mod simd;
 mod store_kv;
+mod synthetic;
 mod tile;
 mod upload;
 mod weighted_sum;
@@ -71,6 +72,7 @@ pub use sample::{
 };
 pub use silu_mul::silu_mul;
 pub use store_kv::store_kv;
+pub use synthetic::{Draw, synthetic_launch};
 pub use upload::{lend, upload, zero};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod abuse;
 mod audit;
 mod bench;
+mod build_script;
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,6 +17,7 @@ mod fields;
 mod harness;
 mod leaks;
 mod ledger;
+mod memory;
 mod null;
 mod paste;
 mod policy;

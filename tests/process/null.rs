@@ -140,3 +140,31 @@ fn bench_engine_prints_a_row_per_batch_and_writes_the_same_as_json() {
          hint: choose a smaller --prompt-len or --output-len\n"
     );
 }
+
+#[test]
+fn a_device_and_a_library_that_a_null_model_does_not_use_are_one_warning_each() {
+    let sizes = ["--batch=1", "--prompt-len=4", "--output-len=2"];
+    let ignored = [
+        "--model",
+        "null:mixtral-8x7b",
+        "--device",
+        "cuda:0",
+        "--cublaslt",
+    ];
+    let said = Home::new().run(&[&["bench", "engine"], &ignored[..], &sizes].concat());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let messages: Vec<Value> = said
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line["level"] == "WARN")
+        .map(|line| line["message"].clone())
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "--device cuda:0 is ignored: a null model computes nothing; its name says whose pace it keeps",
+            "--cublaslt is ignored: it multiplies on a GPU, see --device",
+        ]
+    );
+}

@@ -1,9 +1,9 @@
 //! Loads a model onto a GPU.
 
-use super::room::{Candidate, room};
 use crate::cli::Failure;
 use crate::cli::loading::{Loaded, context, dtype, load_options, ready, text, unloadable};
-use crate::config::{Config, DeviceName, KvCache};
+use crate::cli::room::{Candidate, Place, cache, room};
+use crate::config::{Config, DeviceName};
 use crate::engine::DeviceRunner;
 use crate::model::{Footprint, Limits, Mixtral, MixtralConfig, ModelSource, OnDevice, Storage};
 use crate::ops::Cuda;
@@ -43,24 +43,18 @@ pub(in crate::cli) fn load(
     let name = DeviceName::Cuda(ordinal).to_string();
     let storage = dtype(settings).unwrap_or(Storage::Bf16);
     let candidate = Candidate {
-        device: &name,
+        place: Place::Gpu(&name),
         model: &settings.served_model_name,
         parameters: shape.num_parameters(),
         storage,
     };
     let limits = Limits::of(options);
     let footprint = |storage| Footprint::on_device(&shape, storage, limits);
-    let fits = room(candidate, footprint, free)? as usize;
+    let fits = room(candidate, footprint, free)?;
     let context = context(settings, shape.max_position_embeddings)?;
-    let kv_cache = match settings.kv_cache {
-        // More than all sequences at their longest would never be used.
-        KvCache::Auto => KvCache::Tokens(fits.min(context.saturating_mul(options.max_logit_rows))),
-        KvCache::Tokens(tokens) => KvCache::Tokens(within(tokens, fits)?),
-        KvCache::Bytes(bytes) => {
-            let per_token = footprint(storage).per_token as usize;
-            KvCache::Tokens(within(bytes / per_token, fits)?)
-        }
-    };
+    // More than all sequences at their longest would never be used.
+    let most = context.saturating_mul(options.max_logit_rows);
+    let kv_cache = cache(settings.kv_cache, most, fits, footprint(storage))?;
     let backend = |config: &_, limits| {
         OnDevice::new(device, config, limits, settings.cuda_graphs)?.storing(storage)
     };
@@ -72,15 +66,4 @@ pub(in crate::cli) fn load(
         kv_cache,
         |model, [blocks, size, context]| DeviceRunner::new(model, blocks, size, context),
     )
-}
-
-/// The size of the cache that was asked for, if it fits.
-fn within(tokens: usize, fits: usize) -> Result<usize, Failure> {
-    if tokens <= fits {
-        return Ok(tokens);
-    }
-    Err(Failure::new(format!(
-        "the KV cache is to hold {tokens} tokens, {fits} fit beside the weights"
-    ))
-    .hint("leave its size out: it then takes what there is"))
 }

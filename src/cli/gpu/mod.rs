@@ -2,8 +2,6 @@
 
 #[cfg(feature = "cuda")]
 mod load;
-#[cfg(any(feature = "cuda", test))]
-mod room;
 
 #[cfg(feature = "cuda")]
 pub(super) use load::{load, open};

@@ -232,3 +232,77 @@ impl Workspace {
         Ok(step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Footprint, Synthetic};
+    use crate::ops::Storage;
+
+    #[test]
+    fn buffers_take_what_the_arithmetic_says() {
+        let model = Synthetic::parse("seedling").unwrap();
+        let config = MixtralConfig::parse(model.config().as_bytes()).unwrap();
+        let limits = Limits {
+            tokens: 37,
+            logit_rows: 5,
+        };
+        let Workspace { full, block_tables } =
+            Workspace::new(&config, limits, &Device::Cpu).unwrap();
+        let Buffers {
+            input_ids,
+            positions,
+            slots,
+            cu_seqlens_q,
+            context_lens,
+            logit_rows,
+            residual,
+            delta,
+            normed,
+            q,
+            k,
+            v,
+            attended,
+            gate_logits,
+            experts,
+            expert_weights,
+            order,
+            offsets,
+            gate_up,
+            activated,
+            pairs,
+            last,
+            logits,
+        } = full;
+        let all = [
+            input_ids,
+            positions,
+            slots,
+            cu_seqlens_q,
+            context_lens,
+            logit_rows,
+            residual,
+            delta,
+            normed,
+            q,
+            k,
+            v,
+            attended,
+            gate_logits,
+            experts,
+            expert_weights,
+            order,
+            offsets,
+            gate_up,
+            activated,
+            pairs,
+            last,
+            logits,
+            block_tables,
+        ];
+        // Each element is an f32 or a u32.
+        let bytes: usize = all.iter().map(|buffer| 4 * buffer.elem_count()).sum();
+        let said = Footprint::on_cpu(&config, Storage::Bf16, Storage::Bf16, limits);
+        assert_eq!(said.workspace, bytes as u64);
+    }
+}

@@ -11,9 +11,6 @@ mod graphs;
 mod weights;
 mod workspace;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use self::arrays::Recounts;
@@ -37,8 +34,6 @@ pub struct OnDevice<D: Device> {
     graphs: Graphs<D>,
     /// How the weights of linear layers are stored.
     storage: Storage,
-    /// What a synthetic model's layers repeat, by rows and columns.
-    patterns: Mutex<HashMap<[usize; 2], Weights<D>>>,
 }
 
 impl<D: Device> OnDevice<D> {
@@ -67,7 +62,6 @@ impl<D: Device> OnDevice<D> {
             graphs: Graphs::new(graphs, limits, config.max_position_embeddings),
             config: config.clone(),
             storage: Storage::Bf16,
-            patterns: Mutex::default(),
             device,
         })
     }
@@ -106,36 +100,8 @@ impl<D: Device> OnDevice<D> {
         order: PartOrder,
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Weights<D>, ModelError> {
-        if checkpoint.is_synthetic()
-            && let Some((name, _)) = parts(0).into_iter().next()
-        {
-            return self.repeat(checkpoint, sizes, &name);
-        }
         let form = (self.storage, order);
         Weights::load(&self.device, checkpoint, form, sizes, parts)
-    }
-
-    /// A layer of a synthetic model: all of the same width repeat the first one's first rows.
-    fn repeat(
-        &self,
-        checkpoint: &Checkpoint,
-        sizes: Sizes,
-        name: &str,
-    ) -> Result<Weights<D>, ModelError> {
-        let [_, rows, columns] = sizes;
-        let few = Weights::<D>::pattern_rows(rows);
-        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
-        let pattern = match patterns.entry([few, columns]) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let part = |_| vec![(name.to_owned(), few)];
-                let sizes = [1, few, columns];
-                let form = (self.storage, PartOrder::Stacked);
-                let pattern = Weights::load(&self.device, checkpoint, form, sizes, part)?;
-                place.insert(pattern)
-            }
-        };
-        Weights::repeat(&self.device, pattern, sizes)
     }
 
     /// A layer that stays in bf16.

@@ -9,8 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use crate::model::ModelError;
 use crate::model::weights::Checkpoint;
 use crate::ops::{
-    self, Address, Blocks, Device, GroupedLinear, GroupedSizes, Launch, Matrix, Memory, Multiplier,
-    OpError, Packed, PackedFormat, Side, Storage,
+    self, Address, Blocks, Device, Draw, GroupedLinear, GroupedSizes, Launch, Matrix, Memory,
+    Multiplier, OpError, Packed, PackedFormat, Side, Storage,
 };
 
 /// Weights of one linear layer or of one side of all experts, and how they are stored.
@@ -42,7 +42,8 @@ pub(super) enum PartOrder {
 pub(super) type Sizes = [usize; 3];
 
 impl<D: Device> Weights<D> {
-    /// Loads the parts of each expert, put together as `order` says. Nothing but one expert's weights is held in host memory.
+    /// Loads the parts of each expert, put together as `order` says. Nothing but one expert's weights is held in host memory;
+    /// those of a synthetic model are made on the device.
     ///
     /// # Errors
     /// What the checkpoint or the device refuses.
@@ -57,42 +58,33 @@ impl<D: Device> Weights<D> {
         let packed = PackedFormat::of(storage);
         let bytes_of_each = bytes_of(packed, rows, columns);
         let memory = device.allocate(experts * bytes_of_each)?;
+        let mut made: Option<D::Memory> = None;
         for expert in 0..experts {
+            let to = memory.address().offset(expert * bytes_of_each);
+            if let Some(draws) = draws(checkpoint, parts(expert), columns) {
+                // Kernels read weights before they have waited for the kernel before them, as none writes them: weights
+                // that one has made are copied, and what follows a copy has waited for it.
+                let made = match &mut made {
+                    Some(made) => made,
+                    none => none.insert(device.allocate(bytes_of_each)?),
+                };
+                let in_turn = order == PartOrder::InTurn;
+                let from = made.address();
+                let launch = ops::synthetic_launch(packed, from, &draws, in_turn, columns);
+                device.launch(&launch)?;
+                device.copy(from, to, bytes_of_each)?;
+                continue;
+            }
             let bytes = match packed {
                 None => bf16_bytes(checkpoint, order, parts(expert), columns)?,
                 Some(_) => packed_bytes(checkpoint, (storage, order), parts(expert), columns)?,
             };
             debug_assert_eq!(bytes.len(), bytes_of_each);
-            device.upload(&bytes, memory.address().offset(expert * bytes_of_each))?;
+            device.upload(&bytes, to)?;
         }
         Ok(Self {
             memory: Arc::new(memory),
             packed,
-            rows: rows as u32,
-            columns: columns as u32,
-        })
-    }
-
-    /// Rows that a synthetic layer of so many repeats: whole strips of every packed form.
-    pub(super) fn pattern_rows(rows: usize) -> usize {
-        rows.min(1024)
-    }
-
-    /// Fills a layer on the device with `pattern`, again and again: what a product costs does not depend on the weights.
-    pub(super) fn repeat(device: &D, pattern: &Self, sizes: Sizes) -> Result<Self, ModelError> {
-        let [experts, rows, columns] = sizes;
-        let (all, some) = (
-            experts * bytes_of(pattern.packed, rows, columns),
-            bytes_of(pattern.packed, pattern.rows as usize, columns),
-        );
-        let memory = device.allocate(all)?;
-        for at in (0..all).step_by(some) {
-            let to = memory.address().offset(at);
-            device.copy(pattern.address(), to, some.min(all - at))?;
-        }
-        Ok(Self {
-            memory: Arc::new(memory),
-            packed: pattern.packed,
             rows: rows as u32,
             columns: columns as u32,
         })
@@ -155,6 +147,13 @@ pub(super) fn upload_floats<D: Device>(
     let memory = device.allocate(size_of_val(&values[..]))?;
     device.upload(bytemuck::cast_slice(&values), memory.address())?;
     Ok(memory)
+}
+
+/// How the device draws an expert's parts, if they are made up.
+fn draws(checkpoint: &Checkpoint, parts: Vec<Part>, columns: usize) -> Option<Vec<(Draw, usize)>> {
+    let model = checkpoint.synthetic()?;
+    let draw = |(name, rows): Part| Some((model.draw(&name, &[rows, columns])?, rows));
+    parts.into_iter().map(draw).collect()
 }
 
 /// Bytes of one expert.

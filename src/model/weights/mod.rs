@@ -1,6 +1,5 @@
 //! Weights of a checkpoint: safetensors in one file or in shards, on disk or in the binary.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -10,11 +9,13 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use super::files::seedling_file;
-use super::{ModelError, ModelSource, Synthetic};
+use super::{MixtralConfig, ModelError, ModelSource, Synthetic};
+use crate::ops::Storage;
 
 mod stored;
 
-/// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory.
+/// An opened checkpoint. Tensors are copied out one by one; nothing else is held in memory. (Of a file that is mapped the
+/// system may keep pages that were read, for as long as nobody needs their room.)
 pub struct Checkpoint {
     shards: Vec<Shard>,
     /// The shard of each tensor; without an index the only one has them all.
@@ -32,7 +33,7 @@ struct Shard {
 struct Found<'a> {
     file: &'a str,
     dtype: DType,
-    bytes: Cow<'a, [u8]>,
+    bytes: &'a [u8],
 }
 
 enum Content {
@@ -69,9 +70,23 @@ impl Checkpoint {
         })
     }
 
-    /// Whether it is made up: then any tensor is as good as another of its shape.
-    pub fn is_synthetic(&self) -> bool {
-        self.synthetic.is_some()
+    /// How a tensor is held once it is read: in f32 or bf16.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`].
+    fn held_as(&self, name: &str, shape: &[usize]) -> Result<Storage, ModelError> {
+        if self.synthetic.is_some() {
+            return Ok(Storage::Bf16);
+        }
+        Ok(match self.find(name, shape)?.dtype {
+            DType::BF16 => Storage::Bf16,
+            _ => Storage::F32,
+        })
+    }
+
+    /// What makes it up, if it is.
+    pub fn synthetic(&self) -> Option<&Synthetic> {
+        self.synthetic.as_ref()
     }
 
     /// A tensor as it is stored: f32 or bf16. f16 is widened to f32.
@@ -100,8 +115,16 @@ impl Checkpoint {
         shape: &[usize],
         stack: &[usize],
     ) -> Result<Tensor, ModelError> {
+        let each = shape.iter().product::<usize>();
+        if let Some(model) = &self.synthetic {
+            let mut weights = vec![bf16::ZERO; each * names.len()];
+            for (name, weights) in names.iter().zip(weights.chunks_exact_mut(each.max(1))) {
+                model.fill(name, shape, weights);
+            }
+            return Ok(Tensor::from_vec(weights, stack, &Device::Cpu)?);
+        }
         let found = self.find_all(names, shape)?;
-        let count = shape.iter().product::<usize>() * names.len();
+        let count = each * names.len();
         let mut elements: Option<Elements> = None;
         for (name, Found { file, dtype, bytes }) in names.iter().zip(found) {
             let elements = match (&mut elements, dtype) {
@@ -109,7 +132,7 @@ impl Checkpoint {
                 (none, DType::BF16) => none.insert(Elements::Bf16(Vec::with_capacity(count))),
                 (none, _) => none.insert(Elements::F32(Vec::with_capacity(count))),
             };
-            if !elements.append(dtype, &bytes) {
+            if !elements.append(dtype, bytes) {
                 let problem = format!(
                     "is {dtype:?}, unlike `{}`: experts of a layer share one type",
                     names[0]
@@ -132,13 +155,6 @@ impl Checkpoint {
 
     /// The stored bytes of a tensor, once its shape and type are known to be right.
     fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, ModelError> {
-        if let Some(model) = &self.synthetic {
-            return Ok(Found {
-                file: "synthetic",
-                dtype: DType::BF16,
-                bytes: Cow::Owned(model.tensor(name, shape)),
-            });
-        }
         let shard = match &self.index {
             None => Some(0),
             Some(index) => index.get(name).copied(),
@@ -163,7 +179,7 @@ impl Checkpoint {
             Ok(dtype @ (DType::F32 | DType::BF16 | DType::F16)) => Ok(Found {
                 file: &shard.file,
                 dtype,
-                bytes: Cow::Borrowed(view.data()),
+                bytes: view.data(),
             }),
             _ => Err(wrong(format!(
                 "is stored as {:?}; supported are f32, bf16 and f16",
@@ -171,6 +187,26 @@ impl Checkpoint {
             ))),
         }
     }
+}
+
+/// How a checkpoint's embeddings and its linear layers are held unless they are to be stored otherwise, as the first of
+/// each says. Reads headers only.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Checkpoint::tensor`].
+pub fn stored_types(
+    source: &ModelSource,
+    config: &MixtralConfig,
+) -> Result<[Storage; 2], ModelError> {
+    let checkpoint = Checkpoint::open(source)?;
+    let hidden = config.hidden_size;
+    Ok([
+        checkpoint.held_as("model.embed_tokens.weight", &[config.vocab_size, hidden])?,
+        checkpoint.held_as(
+            "model.layers.0.self_attn.q_proj.weight",
+            &[config.q_width(), hidden],
+        )?,
+    ])
 }
 
 impl Shard {

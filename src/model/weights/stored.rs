@@ -5,13 +5,14 @@ use half::{bf16, f16};
 
 use super::{Checkpoint, Found};
 use crate::model::ModelError;
-use crate::ops::{Blocks, Matrix, QuantiseError, Storage};
+use crate::ops::{Blocks, Draw, Matrix, QuantiseError, Storage};
 
 impl Checkpoint {
     /// Tensors of one shape, one after the other, as one matrix of shape `stack`, stored as `storage`; without one, as
     /// they are.
     ///
-    /// Rows go from the file into the result one by one: nothing else is held in memory.
+    /// Rows go from the file into the result one by one, and weights that are made up are drawn in their place: a row for
+    /// each thread, or of a synthetic model one tensor, is all that is held beside the result.
     ///
     /// # Errors
     /// As [`Checkpoint::stacked`]; [`ModelError::Quantise`] naming the tensor that cannot be stored so.
@@ -42,10 +43,20 @@ impl Checkpoint {
         shape: [usize; 2],
         convert: impl Fn(f32) -> T,
     ) -> Result<Vec<T>, ModelError> {
+        let each = shape.iter().product::<usize>();
+        if let Some(model) = self.synthetic() {
+            let mut weights = vec![bf16::ZERO; each];
+            let mut numbers = Vec::with_capacity(each * names.len());
+            for name in names {
+                model.fill(name, &shape, &mut weights);
+                numbers.extend(weights.iter().map(|weight| convert(weight.to_f32())));
+            }
+            return Ok(numbers);
+        }
         let found = self.find_all(names, &shape)?;
-        let mut numbers = Vec::with_capacity(shape.iter().product::<usize>() * names.len());
+        let mut numbers = Vec::with_capacity(each * names.len());
         for Found { dtype, bytes, .. } in found {
-            each_weight(dtype, &bytes, |weight| numbers.push(convert(weight)));
+            each_weight(dtype, bytes, |weight| numbers.push(convert(weight)));
         }
         Ok(numbers)
     }
@@ -57,13 +68,26 @@ impl Checkpoint {
         stack: &[usize],
         storage: Storage,
     ) -> Result<Blocks, ModelError> {
-        let found = self.find_all(names, &[rows, columns])?;
         let experts = if let [experts, _, _] = *stack {
             experts
         } else {
             1
         };
         let rows_of_all = [experts, rows * names.len() / experts.max(1), columns];
+        if let Some(model) = self.synthetic() {
+            let draws: Option<Vec<Draw>> = (names.iter())
+                .map(|name| model.draw(name, &[rows, columns]))
+                .collect();
+            let draws = draws.unwrap_or_default();
+            return Blocks::drawn(storage, rows_of_all, &draws).map_err(|source| {
+                ModelError::Quantise {
+                    file: "synthetic".to_owned(),
+                    tensor: names.first().cloned().unwrap_or_default(),
+                    source,
+                }
+            });
+        }
+        let found = self.find_all(names, &[rows, columns])?;
         let read = |row: usize, weights: &mut [f32]| {
             let Found { dtype, bytes, .. } = &found[row / rows];
             let dtype = *dtype;

@@ -5,8 +5,8 @@ use std::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_cvtepi8_epi16,
     _mm256_set1_epi16, _mm256_slli_epi16, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_permutexvar_epi32, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_setr_epi32,
-    _mm512_setr_ps, _mm512_srli_epi32, _mm512_srlv_epi32,
+    _mm512_permutexvar_epi32, _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_setr_ps,
+    _mm512_srli_epi32, _mm512_srlv_epi32,
 };
 
 use crate::ops::simd::avx512::splat;

@@ -5,8 +5,8 @@ use std::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_and_si256, _mm256_cvtepi8_epi16,
     _mm256_set1_epi16, _mm256_slli_epi16, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_permutexvar_epi32, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_setr_epi32,
-    _mm512_setr_ps, _mm512_srli_epi32, _mm512_srlv_epi32,
+    _mm512_permutexvar_epi32, _mm512_permutexvar_ps, _mm512_setr_epi32, _mm512_setr_ps,
+    _mm512_srli_epi32, _mm512_srlv_epi32,
 };
 
 use crate::ops::simd::avx512::splat;
@@ -127,7 +127,7 @@ pub mod q4_k {
         let weights = _mm512_fmsub_ps(multiples, scale, minimum);
         let codes = _mm512_cvtepu8_epi32(sixteen(&block[16 + group / 2 * 32 + piece % 2 * 16..]));
         // What is above the lowest four bits makes no difference to the choice.
-        let codes = if group % 2 == 0 {
+        let codes = if group.is_multiple_of(2) {
             codes
         } else {
             _mm512_srli_epi32::<4>(codes)

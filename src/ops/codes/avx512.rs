@@ -127,7 +127,7 @@ pub mod q4_k {
         let weights = _mm512_fmsub_ps(multiples, scale, minimum);
         let codes = _mm512_cvtepu8_epi32(sixteen(&block[16 + group / 2 * 32 + piece % 2 * 16..]));
         // What is above the lowest four bits makes no difference to the choice.
-        let codes = if group % 2 == 0 {
+        let codes = if group.is_multiple_of(2) {
             codes
         } else {
             _mm512_srli_epi32::<4>(codes)

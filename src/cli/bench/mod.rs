@@ -2,6 +2,7 @@
 
 mod engine;
 mod kernels;
+mod results;
 mod serve;
 mod typed;
 

@@ -1,6 +1,6 @@
 //! What a model's steps cannot do without: the bytes that a decode step reads, the operations of a prompt.
 //!
-//! The arithmetic is that of the null models' roofline ([`Sizes`]), for the bytes that weights really take here. A step's
+//! The arithmetic is that of the null models' roofline ([`Sizes`]), with the bytes that a weight has in each [`Storage`]. A step's
 //! floor is the time in which a device moves those bytes or does those operations at the rate that was measured for it.
 
 use serde::Serialize;

@@ -289,8 +289,10 @@ impl Results<'_> {
 
     /// What a figure for an H100 says of this card.
     fn on_h100(&self, is_enough: bool) -> Verdict {
-        let card = self.0["gpu"].as_str().unwrap_or("");
-        match (card.contains(" H100"), is_enough) {
+        // As nvidia-smi calls it, or the driver.
+        let names = [&self.0["gpu"], &self.0["layer"]["device"]];
+        let is_h100 = |name: &Value| name.as_str().is_some_and(|it| it.contains(" H100"));
+        match (names.into_iter().any(is_h100), is_enough) {
             (false, _) => Verdict::OtherCard,
             (true, true) => Verdict::Met,
             (true, false) => Verdict::Missed,

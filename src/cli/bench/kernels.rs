@@ -22,6 +22,12 @@ pub(in crate::cli) struct BenchKernels {
     /// Only kernels whose names have one of these in them, such as `experts,route`
     #[arg(long, value_name = "PART,PART,…", value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Whose shapes: a synthetic model's name
+    #[arg(long, value_name = "NAME", default_value = "mixtral-8x7b")]
+    pub shape: String,
+    /// Measure next to nothing, to see that all kernels run: the times mean nothing
+    #[arg(long, hide_short_help = true)]
+    pub brief: bool,
     /// Also write the results to this file, anew after each row
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -77,14 +83,17 @@ mod measuring {
         let library = open()?.with_library();
         let library = library.as_ref().map_err(|error| error.to_string());
         let (free, _) = device.memory_bytes().map_err(|error| Failure::of(&error))?;
-        let source = Synthetic::parse(MODEL).map_err(|error| Failure::of(&error))?;
+        let source = Synthetic::parse(&typed.shape).map_err(|error| Failure::of(&error).usage())?;
         let config = MixtralConfig::of(&ModelSource::Synthetic(source))
             .map_err(|error| Failure::of(&error))?;
         measure_on(
             (&device, library),
             typed,
             &Shape::of(&config),
-            &Effort::on_gpu(free),
+            &match typed.brief {
+                false => Effort::on_gpu(free),
+                true => Effort::brief(free),
+            },
             out,
         )
     }
@@ -103,14 +112,15 @@ mod measuring {
         };
         check_names(&wanted.only, &names(shape))?;
         let gpu = device.describe();
-        writeln!(out, "kernels  ·  {gpu}  ·  shapes of {MODEL}")?;
+        writeln!(out, "kernels  ·  {gpu}  ·  shapes of {}", typed.shape)?;
         let results = Results::to(typed.json.as_ref());
+        let of = [&*gpu, &*typed.shape];
         let mut known = Known::default();
         // A failure to write is not one of the bench: it ends it all the same.
         let mut failure = None;
         let mut told = |heard| {
             known.hear(heard, out)?;
-            let document = || known.document(&gpu, shape, effort);
+            let document = || known.document(of, shape, effort);
             results.write(document, false).map_err(|failed| {
                 failure = Some(failed);
                 std::io::Error::other("results")
@@ -121,7 +131,7 @@ mod measuring {
             return Err(failure);
         }
         done.map_err(|error| Failure::of(&error))?;
-        results.write(|| known.document(&gpu, shape, effort), true)
+        results.write(|| known.document(of, shape, effort), true)
     }
 
     /// Each part must be one of some kernel's name.
@@ -162,7 +172,7 @@ mod measuring {
             out.flush()
         }
 
-        fn document(&self, gpu: &str, shape: &Shape, effort: &Effort) -> Value {
+        fn document(&self, [gpu, model]: [&str; 2], shape: &Shape, effort: &Effort) -> Value {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let words = std::env::args().skip(1).map(|word| shell_word(&word));
             let command: Vec<String> = std::iter::once("mixgate".to_owned()).chain(words).collect();
@@ -175,6 +185,7 @@ mod measuring {
                 "device": gpu,
                 "shape": shape,
                 "effort": effort,
+                "model": model,
                 "ceilings": self.ceilings,
                 "rows": self.rows,
                 "skipped": self.skipped,
@@ -197,8 +208,8 @@ mod measuring {
         };
         format!(
             "  copy      {:.0} GB/s, read + written; datasheet {}\n\
-               product   bf16 of square matrices, TFLOP/s: ours {:.0}, {library}; datasheet {} (dense)\n\
-               bounds    that copy and {whose} rate; the last column is of the datasheet's\n",
+             \x20 product   bf16 of square matrices, TFLOP/s: ours {:.0}, {library}; datasheet {} (dense)\n\
+             \x20 bounds    that copy and {whose} rate; the last column is of the datasheet's\n",
             ceilings.copy_gb_per_s,
             sheet(|it| it.gb_per_s),
             ceilings.bf16_tflop_per_s,
@@ -229,9 +240,6 @@ mod measuring {
     }
 
     const HEADER: &str = "  kernel                     rows          µs          MB       GFLOP     GB/s  TFLOP/s  of the bound     of sheet";
-
-    /// Whose shapes kernels are measured at.
-    const MODEL: &str = "mixtral-8x7b";
 }
 
 pub(super) const EXAMPLES: &str = "\

@@ -31,13 +31,13 @@ pub(super) fn run(typed: &BenchTargets, out: &mut dyn Write) -> Result<(), Failu
     let targets = judge(&results);
     writeln!(
         out,
-        "  {:<42}  {:<26}  {:<12}  measured",
+        "  {:<41}  {:<29}  {:<12}  measured",
         "target", "aim", "verdict"
     )?;
     for it in &targets {
         writeln!(
             out,
-            "  {:<42}  {:<26}  {:<12}  {}",
+            "  {:<41}  {:<29}  {:<12}  {}",
             it.what, it.aim, it.verdict, it.measured
         )?;
     }

@@ -78,6 +78,8 @@ fn the_table_and_the_file_hold_every_row() {
         device: 0,
         rows: vec![2],
         only: Vec::new(),
+        shape: "mixtral-8x7b".to_owned(),
+        brief: false,
         json: Some(path.clone()),
     };
     let mut table = Vec::new();
@@ -99,6 +101,10 @@ fn the_table_and_the_file_hold_every_row() {
     assert!(!rows.is_empty() && !skipped.is_empty());
     // A line about the device, three about ceilings, the header.
     assert_eq!(table.lines().count(), 5 + rows.len() + skipped.len());
+    assert_eq!(
+        table.lines().filter(|line| line.starts_with("  ")).count(),
+        table.lines().count() - 1
+    );
     assert!(table.contains("cuBLASLt not measured (it is not installed); datasheet unknown"));
     let norm = rows
         .iter()

@@ -187,7 +187,8 @@ impl Results<'_> {
     }
 
     /// A prompt of 8,192 tokens: of what products reach at best. That is the faster of our own product and the library's;
-    /// where the library was not measured, ours alone would flatter, and the datasheet's peak counts.
+    /// where the library was not measured, ours alone would flatter, and the datasheet's peak counts. Without either there is no
+    /// verdict.
     fn prefill(&self, dtype: &str) -> Target {
         let least = 35.0;
         let target = Target {
@@ -230,9 +231,10 @@ impl Results<'_> {
                 "{value:.1} %: {ms:.0} ms, {:.0} TFLOP/s of {peak:.0} ({whose}); of the datasheet's {of_sheet}",
                 flops / ms / 1e9,
             ),
-            verdict: match value >= least {
-                true => Verdict::Met,
-                false => Verdict::Missed,
+            verdict: match (value >= least, rate("library_tflop_per_s").or(sheet)) {
+                (false, _) => Verdict::Missed,
+                (true, None) => Verdict::NotMeasured,
+                (true, Some(_)) => Verdict::Met,
             },
             ..target
         }

@@ -50,7 +50,7 @@ pub(super) fn sample<D: Device>(
 
 /// Every third token is in the prompt, every fifth in the output.
 fn count(id: u32) -> u32 {
-    u32::from(id.is_multiple_of(3)) * IN_PROMPT | u32::from(id.is_multiple_of(5))
+    (u32::from(id.is_multiple_of(3)) * IN_PROMPT) | u32::from(id.is_multiple_of(5))
 }
 
 /// Logits are spread evenly between −1 and 1: of 32,000, at temperature 0.01, top-p 0.95 keeps some 480, which are those

@@ -3,129 +3,30 @@
 //! [`Timed`] stands before any executor and notes when each step ends, and for how long whatever computes had waited for
 //! the host before it: for scheduling, bookkeeping, handing out tokens. Where steps overlap with all that, it has not.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod steps;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Map;
 use tokio::task::JoinSet;
 
-use super::Distribution;
 use crate::auth::{
     AuthConfig, BuiltinError, BuiltinIssuer, Gate, GateError, Identity, MintRequest, Permit,
 };
 use crate::clock::Clock;
 use crate::engine::philox::RandomStream;
-use crate::engine::scheduler::StepPlan;
-use crate::engine::sequence::Sequences;
 use crate::engine::{
-    Capacity, Engine, EngineError, Event, ExecuteError, Executor, Generation, Request,
-    SamplingParams, StopConditions, SubmitError, TokenId,
+    Engine, EngineConfig, EngineError, Event, Generation, Request, SamplingParams, StopConditions,
+    SubmitError, TokenId,
 };
+
+use self::steps::judge;
+pub use self::steps::{Decode, StepLog, Summary, Timed};
 
 #[cfg(test)]
 mod tests;
-
-/// An executor whose steps are noted down.
-pub struct Timed<E> {
-    executor: E,
-    start: Instant,
-    /// When the last step had ended.
-    ended: Duration,
-    /// Steps that have begun and not ended.
-    begun: VecDeque<Begun>,
-    log: StepLog,
-}
-
-impl<E> Timed<E> {
-    /// Notes the steps of `executor` in the log that comes back too.
-    pub fn new(executor: E) -> (Self, StepLog) {
-        let log = StepLog::default();
-        let timed = Self {
-            executor,
-            start: Instant::now(),
-            ended: Duration::ZERO,
-            begun: VecDeque::new(),
-            log: log.clone(),
-        };
-        (timed, log)
-    }
-}
-
-impl<E: Executor> Executor for Timed<E> {
-    fn capacity(&self) -> Capacity {
-        self.executor.capacity()
-    }
-
-    fn overlaps(&self) -> bool {
-        self.executor.overlaps()
-    }
-
-    fn start(&mut self, plan: &StepPlan, sequences: &Sequences) -> Result<(), ExecuteError> {
-        let width = plan.parts.len();
-        self.begun.push_back(Begun {
-            at: self.start.elapsed(),
-            sequences: width,
-            is_decode: plan.num_tokens() == width && plan.num_due() == width,
-        });
-        self.executor.start(plan, sequences)
-    }
-
-    fn finish(&mut self) -> Result<Vec<TokenId>, ExecuteError> {
-        let sampled = self.executor.finish()?;
-        let before = std::mem::replace(&mut self.ended, self.start.elapsed());
-        if let Some(begun) = self.begun.pop_front() {
-            let idle = self.executor.idled();
-            self.log.steps().push(Step {
-                idle: idle.unwrap_or(begun.at.saturating_sub(before)),
-                ended: self.ended,
-                sequences: begun.sequences,
-                tokens: sampled.len(),
-                is_decode: begun.is_decode,
-            });
-        }
-        Ok(sampled)
-    }
-
-    fn idled(&self) -> Option<Duration> {
-        self.executor.idled()
-    }
-}
-
-/// The steps that a [`Timed`] executor has run.
-#[derive(Debug, Clone, Default)]
-pub struct StepLog(Arc<Mutex<Vec<Step>>>);
-
-impl StepLog {
-    fn take(&self) -> Vec<Step> {
-        std::mem::take(&mut *self.steps())
-    }
-
-    /// Steps are pushed whole: a panic elsewhere does not spoil them.
-    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A step that has begun.
-struct Begun {
-    at: Duration,
-    sequences: usize,
-    is_decode: bool,
-}
-
-/// A step that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
-    /// How long whatever computes had nothing to do before it.
-    idle: Duration,
-    ended: Duration,
-    sequences: usize,
-    tokens: usize,
-    /// Whether each sequence computed one token and got the next: no prompts among them.
-    is_decode: bool,
-}
 
 /// Admits requests of one caller, as the gate of a server does: by a token whose signature it checks.
 pub struct Admission {
@@ -175,12 +76,48 @@ impl Admission {
 pub struct Workload {
     /// Requests, each of one sequence.
     pub batch: usize,
+    /// Of them, those that may run at the same time: a decode step counts if it has so many sequences.
+    pub width: usize,
     /// Tokens of each prompt; at least 1. No two prompts are alike.
     pub prompt_len: usize,
     /// Tokens that each generates; at least 1.
     pub output_len: usize,
-    /// Makes the prompts.
+    /// Makes the prompts: another seed, other prompts. The first prompts of a batch are those of a smaller one.
     pub seed: u64,
+}
+
+impl Workload {
+    /// A seed for each run, so that no prompt comes twice and none is found in the prefix cache.
+    pub fn own_seed(seed: u64, run: usize) -> u64 {
+        seed ^ (run as u64 + 1) << 32
+    }
+
+    /// Tokens that each of `batch` requests must generate so that `steps` steps decode all of them at once.
+    ///
+    /// The first sequence waits for the last, whose prompt comes when those before it are computed: in a step, beside the
+    /// sequences that decode already. Room for prompts is reckoned as if all but one of them did; a tenth and four steps are
+    /// added for chunks that do not fill a step.
+    ///
+    /// ```text
+    /// first sequence   prompt  o o o o o o o O O O O
+    /// last sequence    ...................prompt O O O O      O: all decode
+    /// ```
+    pub fn output_len_for(
+        steps: usize,
+        batch: usize,
+        prompt_len: usize,
+        engine: &EngineConfig,
+    ) -> usize {
+        let room = engine.max_num_batched_tokens.saturating_sub(batch - 1);
+        let room = room.min(engine.max_prefill_tokens).max(1);
+        let filling = (batch * prompt_len).div_ceil(room);
+        steps + filling + filling / 10 + 4
+    }
+
+    /// Decode steps at full width without which its rate is not believed.
+    pub fn least_decode_steps(&self) -> usize {
+        (self.output_len.saturating_sub(1) / 2).min(8)
+    }
 }
 
 /// What came of a [`Workload`].
@@ -188,14 +125,18 @@ pub struct Workload {
 pub struct Row {
     /// Requests.
     pub batch: usize,
+    /// Tokens that each generated.
+    pub output_len: usize,
     /// From the first submission to the last token, in seconds.
     pub seconds: f64,
     /// Tokens generated per second of it, prompts and all.
     pub output_tokens_per_second: f64,
     /// Steps, of prompts and of tokens.
     pub steps: usize,
-    /// The steps that only decode, as many sequences at once as ever happened.
-    pub decode: Decode,
+    /// Tokens computed in them. Prompt tokens that were found in the prefix cache are not among them.
+    pub computed_tokens: usize,
+    /// The steps that only decode, all sequences at once; `None` if there was none.
+    pub decode: Option<Decode>,
     /// How long whatever computes waited for the host before a step, in microseconds, over all steps.
     pub host_us: Summary,
     /// From a request's submission to its first token, in milliseconds.
@@ -204,43 +145,10 @@ pub struct Row {
     pub preemptions: u64,
 }
 
-/// Steps that decode one token for each of the same number of sequences.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Decode {
-    /// Sequences in each; below the batch if so many never ran at once.
-    pub sequences: usize,
-    /// How many such steps there were.
-    pub steps: usize,
-    /// Tokens per second in them.
-    pub tokens_per_second: f64,
-    /// From the end of the step before to the end of the step, in milliseconds.
-    pub step_ms: Summary,
-    /// The part of it in which whatever computes waited for the host, in microseconds.
-    pub host_us: Summary,
-}
-
-/// A distribution in a few numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Summary {
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// 50th percentile.
-    pub p50: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// The greatest.
-    pub max: f64,
-}
-
-impl Summary {
-    fn of(values: impl IntoIterator<Item = f64>) -> Self {
-        let distribution = Distribution::of(values.into_iter().collect());
-        Self {
-            mean: rounded(distribution.mean),
-            p50: rounded(distribution.median()),
-            p99: rounded(distribution.percentile(99.0)),
-            max: rounded(distribution.max()),
-        }
+impl Row {
+    /// Steps that decode all sequences at once.
+    pub fn decode_steps(&self) -> usize {
+        self.decode.as_ref().map_or(0, |decode| decode.steps)
     }
 }
 
@@ -267,23 +175,27 @@ pub async fn measure(
     let before = engine.stats();
     let start = Instant::now();
     let mut streams = JoinSet::new();
+    let hold = log.hold();
     for (permit, request) in requests {
         let submitted = Instant::now();
         let generation = engine.submit(permit, request)?;
         streams.spawn(hear(generation, submitted, workload.output_len));
     }
+    drop(hold);
     let mut ttft = Vec::with_capacity(workload.batch);
     while let Some(heard) = streams.join_next().await {
         ttft.push(heard.map_err(|_| EngineBenchError::Panicked)??);
     }
     let seconds = start.elapsed().as_secs_f64();
     let steps = log.take();
-    let (decode, host_us) = judge(&steps);
+    let (decode, host_us) = judge(&steps, workload.width);
     Ok(Row {
         batch: workload.batch,
+        output_len: workload.output_len,
         seconds,
         output_tokens_per_second: rounded((workload.batch * workload.output_len) as f64 / seconds),
         steps: steps.len(),
+        computed_tokens: steps.iter().map(|step| step.begun.computed).sum(),
         decode,
         host_us,
         ttft_ms: Summary::of(ttft.into_iter().map(|time| time.as_secs_f64() * 1e3)),
@@ -314,34 +226,6 @@ async fn hear(
         .ok_or(EngineBenchError::Short { given, wanted })
 }
 
-/// What the steps of a run say: about those that decode at full width, and the host's time before each step.
-fn judge(steps: &[Step]) -> (Decode, Summary) {
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let width = |step: &Step| if step.is_decode { step.sequences } else { 0 };
-    let sequences = steps.iter().skip(1).map(width).max().unwrap_or(0);
-    // Before the first step the engine waited for work.
-    let pairs = || steps.windows(2).map(|pair| (pair[0].ended, pair[1]));
-    let full: Vec<(Duration, Step)> = pairs()
-        .filter(|(_, step)| sequences > 0 && width(step) == sequences)
-        .collect();
-    let times = || full.iter().map(|&(before, step)| step.ended - before);
-    let seconds = times().sum::<Duration>().as_secs_f64();
-    let tokens: usize = full.iter().map(|(_, step)| step.tokens).sum();
-    let decode = Decode {
-        sequences,
-        steps: full.len(),
-        tokens_per_second: if full.is_empty() {
-            0.0
-        } else {
-            rounded(tokens as f64 / seconds)
-        },
-        step_ms: Summary::of(times().map(|time| micros(time) / 1e3)),
-        host_us: Summary::of(full.iter().map(|&(_, step)| micros(step.idle))),
-    };
-    let host = pairs().map(|(_, step)| micros(step.idle));
-    (decode, Summary::of(host))
-}
-
 /// Three decimals: thousandths of a microsecond are noise.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
@@ -365,10 +249,9 @@ fn request(prompt: Arc<[TokenId]>, output_len: usize) -> Request {
     }
 }
 
-/// A prompt of its own for each request of each batch size: equal ones would pick equal experts and share blocks.
+/// A prompt of its own for each request: equal ones would pick equal experts and share blocks.
 fn prompt(number: usize, workload: Workload, bos: TokenId, words: &[TokenId]) -> Arc<[TokenId]> {
-    let seed = workload.seed ^ (workload.batch as u64) << 32;
-    let random = RandomStream::new(seed, number as u32);
+    let random = RandomStream::new(workload.seed, number as u32);
     let word = |at: usize| words[(random.uniform(at) * words.len() as f64) as usize];
     std::iter::once(bos)
         .chain((1..workload.prompt_len).map(word))

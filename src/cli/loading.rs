@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use super::memory::FreeMemory;
 use super::room::{Candidate, Place, cache, room};
 use super::{Failure, gpu};
+use crate::bench::floor::Floor;
 use crate::config::{Config, DeviceName, KvCache, Model, ModelSettings};
 use crate::engine::null::{Card, NullModel, NullName, RealPace};
 use crate::engine::{Capacity, Executor, ModelRunner, PagedMixtral, TokenId};
@@ -44,6 +45,8 @@ pub(super) struct ModelFacts {
     pub kv_cache_bytes: usize,
     /// What a reader must know before believing an answer or a number.
     pub caution: Option<String>,
+    /// What its steps cannot do without; `None` of a model without weights.
+    pub floor: Option<Floor>,
 }
 
 /// Loads the model that the configuration names.
@@ -186,6 +189,7 @@ pub(super) fn ready<B: Backend, E: Executor + 'static>(
         kv_cache_tokens: num_blocks * block_size,
         kv_cache_bytes: num_blocks * block_size * bytes_per_token,
         caution: None,
+        floor: Storage::named(model.dtype()).map(|storage| Floor::of(shape, storage)),
     };
     let generation = model.generation().clone();
     let executor = execute(model, [num_blocks, block_size, context])
@@ -255,6 +259,9 @@ fn null(settings: &ModelSettings, name: NullName) -> Result<Loaded, Failure> {
             kv_cache_tokens: num_blocks * block_size,
             kv_cache_bytes: num_blocks * block_size * bytes_per_token,
             caution: Some(caution(name)),
+            floor: name
+                .on
+                .map(|(_, precision)| Floor::of_null(sizes, precision)),
         },
     })
 }

@@ -194,8 +194,9 @@ settings! {
     wgmma: bool { group: Model, value: "true|false", default: DefaultValue::Is("true"), short: false }
 
     /// How weights are stored: auto, w4a16, q8_0, q4_k, fp8, bf16 or f32
-    /// auto keeps them as the checkpoint has them. The others are made of those while they load: w4a16 and q4_k take about
-    /// a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates stay as they are.
+    /// auto keeps them as the checkpoint has them; on a GPU, f32 and f16 become bf16. The others are made of those while they
+    /// load: w4a16 and q4_k take about a quarter of bf16's bytes, q8_0 and fp8 half, at some loss. Embeddings, norms and gates
+    /// stay as they are.
     dtype: Dtype { group: Model, value: "TYPE", default: DefaultValue::Is("auto"), short: false }
 
     /// Name that clients ask for

@@ -1,10 +1,12 @@
 //! Kernels one by one, on any [`Device`]: what a launch takes, against what the device's memory and tensor cores allow.
 //!
-//! First two ceilings are measured: copies, and our own bf16 product of square matrices. Then each kernel runs at a model's
-//! shapes over numbers of rows. A kernel must move some bytes and do some operations; at the ceilings that takes a least
-//! time, and a row tells how much of its own time that is. Knows no engine and no requests.
+//! First two ceilings are measured: copies, and a bf16 product of square matrices, by our own kernel and by a library
+//! where there is one. Then each kernel runs at a model's shapes over numbers of rows. A kernel must move some bytes and do
+//! some operations; at the ceilings that takes a least time, and a row tells how much of its own time that is. Knows no
+//! engine and no requests.
 
 mod cases;
+mod ceilings;
 mod pool;
 mod routing;
 mod timer;
@@ -14,9 +16,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::pool::Pool;
-use self::timer::{copy_time, launch_time};
+use self::timer::launch_time;
 use crate::model::MixtralConfig;
 use crate::ops::{Device, OpError, QuantiseError};
+
+pub use self::ceilings::{By, Ceilings};
 
 /// The sizes that kernels run at.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,8 +47,14 @@ pub struct Shape {
     pub contexts: Vec<usize>,
     /// Rows from which on they are measured as a prompt, too.
     pub least_prompt: usize,
-    /// Rows up to which the output layer is measured: sequences of a step, not its tokens.
+    /// Tokens that a chunk of a prompt finds in the cache.
+    pub cached: usize,
+    /// Rows up to which such a chunk is measured.
+    pub most_chunk: usize,
+    /// Rows up to which what is done for sequences of a step, not for its tokens, is measured: the output layer, choices.
     pub most_logit_rows: usize,
+    /// Rows from which on a device leaves products to its library.
+    pub least_library_rows: usize,
 }
 
 impl Shape {
@@ -62,7 +72,10 @@ impl Shape {
             block_size: 16,
             contexts: vec![1024, 8192],
             least_prompt: 64,
+            cached: 7168,
+            most_chunk: 1024,
             most_logit_rows: 256,
+            least_library_rows: 64,
         }
     }
 
@@ -111,15 +124,19 @@ impl Effort {
             room: free.saturating_sub(KEPT_FREE),
         }
     }
-}
 
-/// What the device does at best, as measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Ceilings {
-    /// Of a copy within the device, in GB/s: bytes read and bytes written.
-    pub copy_gb_per_s: f64,
-    /// Of our own bf16 product of square matrices, in TFLOP/s. A better kernel may do more.
-    pub bf16_tflop_per_s: f64,
+    /// Next to none, to see that all kernels run: the times mean nothing.
+    pub fn brief(free: u64) -> Self {
+        Self {
+            copy_bytes: 1 << 16,
+            matrix_width: 128,
+            cold_bytes: 1,
+            most_sets: 2,
+            graph_time: Duration::ZERO,
+            replays: 1,
+            room: free / 2,
+        }
+    }
 }
 
 /// What a launch cannot do without.
@@ -162,14 +179,20 @@ pub struct Row {
     /// The least time at that ceiling, in percent of its time. Over 100 where a ceiling was measured too low: memory reads
     /// somewhat faster than it copies.
     pub percent: f64,
+    /// The least time at the rates of the card's datasheet, in percent of its time; `None` where they are not known.
+    pub percent_of_datasheet: Option<f64>,
 }
 
 impl Row {
-    fn new(name: String, rows: usize, time: Duration, cost: Cost, ceilings: Ceilings) -> Self {
+    fn new(name: String, rows: usize, time: Duration, cost: Cost, ceilings: &Ceilings) -> Self {
         let seconds = time.as_secs_f64();
         let (gigabytes, teraflops) = (cost.bytes as f64 / 1e9, cost.flops as f64 / 1e12);
         let memory = gigabytes / ceilings.copy_gb_per_s;
-        let compute = teraflops / ceilings.bf16_tflop_per_s;
+        let compute = teraflops / ceilings.tflop_per_s();
+        let sheet = ceilings.datasheet.map(|sheet| {
+            let memory = gigabytes / sheet.gb_per_s;
+            memory.max(teraflops / sheet.bf16_tflop_per_s)
+        });
         Self {
             name,
             rows,
@@ -183,6 +206,7 @@ impl Row {
                 Bound::Compute
             },
             percent: 100.0 * memory.max(compute) / seconds,
+            percent_of_datasheet: sheet.map(|least| 100.0 * least / seconds),
         }
     }
 }
@@ -203,27 +227,61 @@ pub enum Heard {
     },
 }
 
-/// Measures the ceilings, then each kernel at each of `rows`; `hear` is told.
+/// Which kernels are measured, and at which sizes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Numbers of rows.
+    pub rows: Vec<usize>,
+    /// Parts of kernels' names; none of them for all kernels.
+    pub only: Vec<String>,
+}
+
+impl Wanted {
+    fn has(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+}
+
+/// The names of all kernels that can be measured at `shape`.
+pub fn names(shape: &Shape) -> Vec<String> {
+    let all = cases::all(shape).into_iter();
+    all.map(cases::Kernel::name).collect()
+}
+
+/// Measures the ceilings, then each kernel that is wanted; `hear` is told. `library` is the same device with a library for
+/// products, or why there is none.
 ///
 /// # Errors
 /// [`KernelBenchError`] if the device fails, or if there is no room for the ceilings.
 pub fn measure<D: Device>(
     device: &D,
+    library: Result<&D, String>,
     shape: &Shape,
-    rows: &[usize],
+    wanted: &Wanted,
     effort: &Effort,
     mut hear: impl FnMut(Heard) -> std::io::Result<()>,
 ) -> Result<(), KernelBenchError> {
-    let ceilings = ceilings(device, effort)?;
-    hear(Heard::Ceilings(ceilings))?;
+    let ceilings = Ceilings::measure(device, library.clone(), effort)?;
+    hear(Heard::Ceilings(ceilings.clone()))?;
     for kernel in cases::all(shape) {
-        for &rows in rows.iter().filter(|&&rows| kernel.takes(shape, rows)) {
-            let name = kernel.name();
+        let name = kernel.name();
+        let device = match (kernel.is_librarys(), &library) {
+            _ if !wanted.has(&name) => continue,
+            (false, _) => device,
+            (true, Ok(library)) if ceilings.library_tflop_per_s.is_some() => *library,
+            (true, _) => continue,
+        };
+        for &rows in wanted
+            .rows
+            .iter()
+            .filter(|&&rows| kernel.takes(shape, rows))
+        {
+            let name = name.clone();
             let mut pool = Pool::new(device, effort);
             let heard = match kernel.prepare(&mut pool, shape, rows) {
                 Ok(case) => {
                     let time = launch_time(&pool, &case.sets, effort)?;
-                    Heard::Row(Row::new(name, rows, time, case.cost, ceilings))
+                    Heard::Row(Row::new(name, rows, time, case.cost, &ceilings))
                 }
                 Err(KernelBenchError::NoRoom { .. }) => Heard::Skipped { name, rows },
                 Err(error) => return Err(error),
@@ -232,19 +290,6 @@ pub fn measure<D: Device>(
         }
     }
     Ok(())
-}
-
-fn ceilings<D: Device>(device: &D, effort: &Effort) -> Result<Ceilings, KernelBenchError> {
-    let copied = 2.0 * effort.copy_bytes as f64;
-    let copy = copy_time(&mut Pool::new(device, effort), effort)?;
-    let width = effort.matrix_width;
-    let mut pool = Pool::new(device, effort);
-    let case = cases::bf16_product(&mut pool, [width; 3])?;
-    let product = launch_time(&pool, &case.sets, effort)?;
-    Ok(Ceilings {
-        copy_gb_per_s: copied / 1e9 / copy.as_secs_f64(),
-        bf16_tflop_per_s: case.cost.flops as f64 / 1e12 / product.as_secs_f64(),
-    })
 }
 
 /// Why kernels could not be measured.

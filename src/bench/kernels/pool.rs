@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{Cost, Effort, KernelBenchError};
 use crate::engine::philox::RandomStream;
-use crate::ops::{Address, Blocks, Device, Launch, Memory, Packed, PackedFormat};
+use crate::ops::{Address, Blocks, Device, Launch, Memory, OpError, Packed, PackedFormat};
 
 /// Device memory that lives as long as a measurement.
 pub(super) struct Pool<'a, D: Device> {
@@ -22,7 +22,31 @@ pub(super) struct Case {
     /// What each set costs.
     pub cost: Cost,
     /// The same work on tensors of its own, several times over: by its turn, a set has left the caches.
-    pub sets: Vec<Vec<Launch>>,
+    pub sets: Vec<Vec<Work>>,
+}
+
+/// Something that a device does.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    /// A kernel of ours.
+    Launch(Launch),
+    /// A product as the device sees fit: [`Device::multiply`].
+    Multiply([Address; 3], [u32; 3]),
+}
+
+impl Work {
+    pub fn on<D: Device>(&self, device: &D) -> Result<(), OpError> {
+        match self {
+            Self::Launch(launch) => device.launch(launch),
+            &Self::Multiply(at, sizes) => device.multiply(at, sizes),
+        }
+    }
+}
+
+impl From<Launch> for Work {
+    fn from(launch: Launch) -> Self {
+        Self::Launch(launch)
+    }
 }
 
 impl<'a, D: Device> Pool<'a, D> {
@@ -37,15 +61,18 @@ impl<'a, D: Device> Pool<'a, D> {
     }
 
     /// As many sets as it takes until the first has left the caches. `make` is told which set it makes.
-    pub fn case(
+    pub fn case<W: Into<Work>>(
         &mut self,
         cost: Cost,
-        mut make: impl FnMut(&mut Self, usize) -> Result<Vec<Launch>, KernelBenchError>,
+        mut make: impl FnMut(&mut Self, usize) -> Result<Vec<W>, KernelBenchError>,
     ) -> Result<Case, KernelBenchError> {
         let enough = (self.effort.cold_bytes as u64).div_ceil(cost.bytes.max(1));
         let count = (enough as usize).min(self.effort.most_sets).max(2);
-        let sets: Result<_, _> = (0..count).map(|set| make(self, set)).collect();
-        Ok(Case { cost, sets: sets? })
+        let mut sets = Vec::with_capacity(count);
+        for set in 0..count {
+            sets.push(make(self, set)?.into_iter().map(W::into).collect());
+        }
+        Ok(Case { cost, sets })
     }
 
     /// A tensor that a kernel writes.

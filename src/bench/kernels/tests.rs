@@ -15,7 +15,10 @@ fn small() -> Shape {
         block_size: 16,
         contexts: vec![40, 136],
         least_prompt: 3,
+        cached: 37,
+        most_chunk: 1024,
         most_logit_rows: 2,
+        least_library_rows: 2,
     }
 }
 
@@ -33,7 +36,12 @@ pub(super) fn least() -> Effort {
 
 fn rows_of(rows: &[usize], effort: &Effort) -> (Ceilings, Vec<Row>, Vec<String>) {
     let (mut ceilings, mut measured, mut skipped) = (None, Vec::new(), Vec::new());
-    measure(&TestDevice::default(), &small(), rows, effort, |heard| {
+    let wanted = Wanted {
+        rows: rows.to_vec(),
+        only: Vec::new(),
+    };
+    let device = TestDevice::default();
+    measure(&device, Ok(&device), &small(), &wanted, effort, |heard| {
         match heard {
             Heard::Ceilings(known) => ceilings = Some(known),
             Heard::Row(row) => measured.push(row),
@@ -48,8 +56,10 @@ fn rows_of(rows: &[usize], effort: &Effort) -> (Ceilings, Vec<Row>, Vec<String>)
 /// The emulated device judges every access of every launch: to read what was not filled would fail here.
 #[test]
 fn every_kernel_is_measured_with_the_bytes_and_operations_that_it_needs() {
-    let (ceilings, measured, skipped) = rows_of(&[1, 3], &least());
+    let (ceilings, measured, skipped) = rows_of(&[1, 2, 3], &least());
     assert!(ceilings.copy_gb_per_s > 0.0 && ceilings.bf16_tflop_per_s > 0.0);
+    assert!(ceilings.library_tflop_per_s.unwrap() > 0.0);
+    assert_eq!((ceilings.library_missing, ceilings.datasheet), (None, None));
     assert_eq!(skipped, [""; 0]);
     for row in &measured {
         assert!(row.us > 0.0 && row.percent > 0.0, "{row:?}");
@@ -103,13 +113,90 @@ fn every_kernel_is_measured_with_the_bytes_and_operations_that_it_needs() {
     assert_eq!(cost("paged decode 136", 3), (208_896 + 3072 + 148, 417_792));
     // 3 keys and values; 1 block, 1 + 2 starts, 1 length. 1 + 2 + 3 pairs of row and key.
     assert_eq!(cost("paged prefill", 3), (1536 + 3072 + 20, 4 * 6 * 256));
-    assert_eq!(cost("sample top-p", 3), (3 * (256 + 64 + 4), 0));
+    // A chunk of 3 on 37: 40 keys and values × 128 × 2 bytes × 2; 3 blocks, 3 starts, 1 length.
+    // 3 × 37 + 6 pairs.
+    assert_eq!(
+        cost("paged prefill on cached", 3),
+        (20_480 + 3072 + 28, 4 * 117 * 256)
+    );
+    // 64 logits of 4, 16 words, an id; a table of 64 counts and one of them written; 2 words of mask.
+    for (choice, more) in [
+        ("greedy", 0),
+        ("top-k", 0),
+        ("top-p", 0),
+        ("min-p", 0),
+        ("penalties", 260),
+        ("mask", 8),
+    ] {
+        let name = format!("sample {choice}");
+        assert_eq!(cost(&name, 2), (2 * (256 + 64 + 4 + more), 0));
+    }
+    // The same but for the id of 4 and its log-probability, and 20 × 8.
+    assert_eq!(cost("logprobs", 2), (2 * (256 + 64 + 4 + 4 + 160), 0));
+    // Sequences of 40 tokens: 160 bytes, 3 places, a table's number, 64 counts.
+    assert_eq!(cost("count_tokens", 2), (2 * (160 + 12 + 4 + 256), 0));
+    // An index of 4, 512 read, 512 written.
+    assert_eq!(cost("gather_rows", 2), (2 * 1028, 0));
+    // Formats of the same 512 × 256 weights, per 32 rows × 128 columns: 4,352 (q8_0) and 4,160 (fp8) bytes; per 32 rows × 256
+    // columns 4,736 (q4_k). Then as above.
+    for (format, weights) in [
+        ("q8_0", 16 * 2 * 4352),
+        ("fp8", 16 * 2 * 4160),
+        ("q4_k", 16 * 4736),
+    ] {
+        let flops = 2 * 3 * 512 * 256;
+        let name = format!("linear qkv {format}");
+        assert_eq!(cost(&name, 3), (weights + 1536 + 6144, flops));
+    }
+    assert_eq!(cost("linear qkv cublaslt", 3), cost("linear qkv bf16", 3));
 
     let has = |name: &str, rows| measured.iter().any(|it| it.name == name && it.rows == rows);
-    assert!(has("linear lm_head bf16", 1) && !has("linear lm_head bf16", 3));
-    assert!(!has("paged prefill", 1));
-    // 21 kernels at 1 and 3 rows, but for two output layers and the prompt.
-    assert_eq!(measured.len(), 21 * 2 - 3);
+    assert!(has("linear lm_head bf16", 2) && !has("linear lm_head bf16", 3));
+    assert!(!has("paged prefill", 2) && !has("linear o cublaslt", 1));
+    let names = names(&small());
+    assert_eq!(names.len(), 41);
+    assert!(
+        names
+            .iter()
+            .all(|name| measured.iter().any(|row| row.name == *name))
+    );
+}
+
+#[test]
+fn only_what_is_wanted_is_measured_and_a_missing_library_is_said() {
+    let device = TestDevice::default();
+    let wanted = Wanted {
+        rows: vec![2],
+        only: vec!["route".to_owned(), "o cublaslt".to_owned()],
+    };
+    let (mut ceilings, mut names) = (None, Vec::new());
+    let missing = Err("it is not installed".to_owned());
+    measure(&device, missing, &small(), &wanted, &least(), |heard| {
+        match heard {
+            Heard::Ceilings(known) => ceilings = Some(known),
+            Heard::Row(row) => names.push(row.name),
+            Heard::Skipped { name, .. } => panic!("{name}"),
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(names, ["route + sort_by_expert"]);
+    let ceilings = ceilings.unwrap();
+    assert_eq!(ceilings.library_missing.unwrap(), "it is not installed");
+    assert_eq!(ceilings.compute_ceiling, By::Own);
+}
+
+#[test]
+fn the_faster_product_is_the_ceiling() {
+    let ceilings = |library| Ceilings::new(1.0, 300.0, library, None);
+    let fast = ceilings(Ok(700.0));
+    assert_eq!(
+        (fast.tflop_per_s(), fast.compute_ceiling),
+        (700.0, By::Library)
+    );
+    let slow = ceilings(Ok(200.0));
+    assert_eq!((slow.tflop_per_s(), slow.compute_ceiling), (300.0, By::Own));
+    assert_eq!(ceilings(Err(String::new())).tflop_per_s(), 300.0);
 }
 
 #[test]
@@ -140,7 +227,9 @@ fn sets_take_turns_until_the_first_has_left_the_caches() {
             bytes: 1000,
             flops: 0,
         };
-        let case = pool.case(cost, |_, _| Ok(Vec::new())).unwrap();
+        let case = pool
+            .case(cost, |_, _| Ok(Vec::<pool::Work>::new()))
+            .unwrap();
         case.sets.len()
     };
     assert_eq!([sets(1, 9), sets(4001, 9), sets(100_000, 9)], [2, 5, 9]);
@@ -148,10 +237,11 @@ fn sets_take_turns_until_the_first_has_left_the_caches() {
 
 #[test]
 fn the_nearer_ceiling_bounds_a_row() {
-    let ceilings = Ceilings {
-        copy_gb_per_s: 2000.0,
-        bf16_tflop_per_s: 500.0,
+    let sheet = crate::bench::datasheet::Datasheet {
+        gb_per_s: 4000.0,
+        bf16_tflop_per_s: 1000.0,
     };
+    let ceilings = Ceilings::new(2000.0, 300.0, Ok(500.0), Some(sheet));
     let row = |bytes, flops| {
         let cost = Cost { bytes, flops };
         Row::new(
@@ -159,7 +249,7 @@ fn the_nearer_ceiling_bounds_a_row() {
             1,
             Duration::from_micros(10),
             cost,
-            ceilings,
+            &ceilings,
         )
     };
     // 10 MB take 5 µs of 10 at 2 TB/s; 1 GFLOP takes 2 µs at 500 TFLOP/s, 4 GFLOP 8 µs.
@@ -169,5 +259,6 @@ fn the_nearer_ceiling_bounds_a_row() {
     );
     assert_eq!((slow.bound, fast.bound), (Bound::Compute, Bound::Memory));
     assert!((slow.percent - 80.0).abs() < 1e-9 && (fast.percent - 50.0).abs() < 1e-9);
+    assert!((slow.percent_of_datasheet.unwrap() - 40.0).abs() < 1e-9);
     assert!((fast.gb_per_s - 1000.0).abs() < 1e-6 && (fast.tflop_per_s - 100.0).abs() < 1e-6);
 }

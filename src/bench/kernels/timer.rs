@@ -2,22 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::pool::Pool;
+use super::pool::{Pool, Work};
 use super::{Effort, KernelBenchError};
 use crate::bench::Distribution;
-use crate::ops::{Address, Device, Launch, OpError};
+use crate::ops::{Address, Device, OpError};
 
 /// Time of one set's launches.
 pub(super) fn launch_time<D: Device>(
     pool: &Pool<'_, D>,
-    sets: &[Vec<Launch>],
+    sets: &[Vec<Work>],
     effort: &Effort,
 ) -> Result<Duration, KernelBenchError> {
     let device = pool.device;
     let record = |turns: usize| {
         device.capture(|| {
-            let launches = std::iter::repeat_n(sets, turns).flatten().flatten();
-            launches.into_iter().try_for_each(|it| device.launch(it))
+            let work = std::iter::repeat_n(sets, turns).flatten().flatten();
+            work.into_iter().try_for_each(|it| it.on(device))
         })
     };
     let marker = Marker::new(device)?;
@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::bench::kernels::tests::least;
-    use crate::ops::{Memory, Staged};
+    use crate::ops::{Launch, Memory, Staged};
 
     /// Launches that take 1 ms each. A graph is how many there are.
     #[derive(Debug, Default)]
@@ -213,7 +213,7 @@ mod tests {
             arguments: Vec::new(),
         };
         // Two sets of two launches each.
-        let sets = vec![vec![launch.clone(), launch]; 2];
+        let sets = vec![vec![Work::from(launch.clone()), launch.into()]; 2];
         let time = launch_time(&Pool::new(&device, &effort), &sets, &effort).unwrap();
         // A sleep is never shorter than it should be. That of a graph would have to be twice as long to fail.
         assert!(time >= 2 * LAUNCH && time < 4 * LAUNCH, "{time:?}");

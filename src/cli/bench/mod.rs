@@ -2,7 +2,9 @@
 
 mod engine;
 mod kernels;
+mod results;
 mod serve;
+mod targets;
 mod typed;
 
 use std::io::Write;
@@ -22,6 +24,8 @@ pub(super) enum BenchCommand {
     /// Measure each kernel on a GPU against what the GPU does at best
     #[command(after_long_help = kernels::EXAMPLES)]
     Kernels(kernels::BenchKernels),
+    /// Hold what scripts/gpu-check/run has measured against what was aimed at
+    Targets(targets::BenchTargets),
 }
 
 /// Runs `mixgate bench …`.
@@ -30,5 +34,6 @@ pub(super) fn run(command: &BenchCommand, args: &Args, out: &mut dyn Write) -> R
         BenchCommand::Serve(typed) => serve::run(typed, args, out),
         BenchCommand::Engine(typed) => engine::run(typed, args, out),
         BenchCommand::Kernels(typed) => kernels::run(typed, out),
+        BenchCommand::Targets(typed) => targets::run(typed, out),
     }
 }

@@ -118,6 +118,24 @@ impl Sizes {
     pub fn activation_bytes_per_token(&self) -> u64 {
         self.layers * self.top_k * self.intermediate * 3 * 2 * BF16
     }
+
+    /// Experts of a layer that at least one of `tokens` is sent to, if each picks `top_k` of them with equal chances.
+    pub fn busy_experts(&self, tokens: f64) -> f64 {
+        let experts = self.experts as f64;
+        experts * (1.0 - (1.0 - self.top_k as f64 / experts).powf(tokens))
+    }
+
+    /// Operations of all products with weights: two per weight that a token sees, `rows` rows of logits among them.
+    pub fn linear_flops(&self, tokens: f64, rows: f64) -> f64 {
+        let active = self.layers * (self.attention_weights() + self.top_k * self.expert_weights());
+        2.0 * (tokens * active as f64 + rows * self.table_weights() as f64)
+    }
+
+    /// Operations of attention over `pairs` of a query and a key that it sees: scores and weighted values, each a
+    /// multiplication and an addition per dimension of each query head.
+    pub fn attention_flops(&self, pairs: f64) -> f64 {
+        pairs * (4 * self.layers * self.heads * self.head_dim) as f64
+    }
 }
 
 /// An accelerator.

@@ -55,7 +55,7 @@ impl Roofline {
         let Self {
             sizes, precision, ..
         } = self;
-        let experts = distinct_experts(sizes, work.tokens) * sizes.expert_weights() as f64;
+        let experts = sizes.busy_experts(work.tokens) * sizes.expert_weights() as f64;
         let layer = (experts + sizes.attention_weights() as f64) * precision.layer_bytes();
         let head = match work.rows {
             0.0 => 0.0,
@@ -71,11 +71,8 @@ impl Roofline {
     /// Two operations per weight and token, and attention, which is in bf16 in every precision.
     fn compute_seconds(&self, work: &Work) -> f64 {
         let sizes = &self.sizes;
-        let active =
-            sizes.layers * (sizes.attention_weights() + sizes.top_k * sizes.expert_weights());
-        let linear = 2.0 * (work.tokens * active as f64 + work.rows * sizes.table_weights() as f64);
-        // Scores and weighted values: each a multiplication and an addition per dimension of each query head.
-        let attention = work.pairs * (4 * sizes.layers * sizes.heads * sizes.head_dim) as f64;
+        let linear = sizes.linear_flops(work.tokens, work.rows);
+        let attention = sizes.attention_flops(work.pairs);
         let linear_rate = match self.rates.fp8_flops {
             Some(fp8) if self.precision.is_fp8_product() => fp8,
             _ => self.rates.bf16_flops,
@@ -110,10 +107,4 @@ impl Work {
         }
         work
     }
-}
-
-/// Experts of a layer that at least one of `tokens` is sent to, if each picks `top_k` of them with equal chances.
-fn distinct_experts(sizes: &Sizes, tokens: f64) -> f64 {
-    let experts = sizes.experts as f64;
-    experts * (1.0 - (1.0 - sizes.top_k as f64 / experts).powf(tokens))
 }

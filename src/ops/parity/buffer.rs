@@ -24,10 +24,17 @@ impl<T: Pod> Buffer<T> {
         buffer
     }
 
-    /// With nothing in it: the emulation refuses to read what nobody has written, a GPU finds bytes of 0xcc.
+    /// With nothing in it: the emulation refuses to read what nobody has written, a GPU finds bytes of 0xcc. With
+    /// `MIXGATE_TEST_POISON=off` a GPU's memory stays untouched, so that compute-sanitizer's initcheck sees what was not written.
     pub fn poisoned(len: usize) -> Self {
-        let buffer = Self::empty(len);
-        if !buffer.device.is_emulated() {
+        Self::poisoned_on(TestDevice::default(), len)
+    }
+
+    /// The same for work that is asked of this device: on a GPU it has a stream of its own.
+    pub fn poisoned_on(device: TestDevice, len: usize) -> Self {
+        let buffer = Self::empty_on(device, len);
+        let is_off = std::env::var_os("MIXGATE_TEST_POISON").is_some_and(|it| it == "off");
+        if !buffer.device.is_emulated() && !is_off {
             let poison = vec![0xcc; len * size_of::<T>()];
             buffer.device.upload(&poison, buffer.address()).unwrap();
         }
@@ -35,7 +42,10 @@ impl<T: Pod> Buffer<T> {
     }
 
     fn empty(len: usize) -> Self {
-        let device = TestDevice::default();
+        Self::empty_on(TestDevice::default(), len)
+    }
+
+    fn empty_on(device: TestDevice, len: usize) -> Self {
         let memory = device.allocate(len * size_of::<T>()).unwrap();
         Self {
             device,

@@ -128,7 +128,7 @@ pub(super) fn tiles() -> impl Iterator<Item = Tile> {
 
 #[test]
 fn linear_matches_cpu() {
-    for (tile, m, n, k, architecture) in [
+    check_linear(&[
         (Tile::Rows16, 1, 128, 64, Hopper),
         (Tile::Rows16, 17, 136, 200, Hopper),
         (Tile::Rows16, 17, 136, 200, Ampere),
@@ -136,7 +136,12 @@ fn linear_matches_cpu() {
         (Tile::Rows128, 130, 264, 72, Hopper),
         (Tile::Rows128, 130, 264, 72, Ampere),
         (Tile::Warpgroups, 130, 264, 328, Hopper),
-    ] {
+    ]);
+}
+
+/// Tile, rows, columns, terms of a sum, and what multiplies in the emulation.
+pub(super) fn check_linear(cases: &[(Tile, usize, usize, usize, Architecture)]) {
+    for &(tile, m, n, k, architecture) in cases {
         if tiles().all(|its| its != tile) {
             continue;
         }
@@ -147,15 +152,13 @@ fn linear_matches_cpu() {
         let sizes = [m as u32, n as u32, k as u32];
         run_as(&linear_launch_with(tile, tensors, sizes), architecture);
         let own = y.values();
-        // What a device chooses by itself: the same kernel, or the library, where there is one.
-        let chosen = Buffer::<f32>::poisoned(m * n);
+        // What a device chooses by itself: the same kernel, or the library, where there is one. That device has a stream of its
+        // own: all that it writes is asked of it. What it reads is there since `own` is.
+        let device = || TestDevice::with_library().unwrap_or_default();
+        let chosen = Buffer::<f32>::poisoned_on(device(), m * n);
         let tensors = [at(&x_at), at(&w_at), at(&chosen)];
-        let device = TestDevice::with_library().unwrap_or_default();
-        device.multiply(tensors, sizes).unwrap();
-        let mut by_library = vec![0.0f32; m * n];
-        let bytes = bytemuck::cast_slice_mut(&mut by_library);
-        device.download(chosen.address(), bytes).unwrap();
-        let all = own.into_iter().chain(by_library);
+        device().multiply(tensors, sizes).unwrap();
+        let all = own.into_iter().chain(chosen.values());
         for (i, given) in all.enumerate() {
             let i = i % (m * n);
             let terms = (0..k).map(|j| x[i / n * k + j] as f64 * w[i % n * k + j] as f64);

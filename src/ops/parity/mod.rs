@@ -11,6 +11,7 @@ mod quantised;
 mod route;
 mod rows;
 mod sample;
+mod small;
 mod synthetic;
 mod tiles;
 mod truncation;

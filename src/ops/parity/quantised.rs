@@ -228,7 +228,7 @@ fn multiplied(
     y.values()
 }
 
-fn check_linear(
+pub(super) fn check_linear(
     format: PackedFormat,
     tile: Tile,
     [m, n, k]: [usize; 3],

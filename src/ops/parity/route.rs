@@ -74,7 +74,7 @@ fn routed(normed: &[f32], gate: &[f32], sizes: RouteSizes) -> (Vec<u32>, Vec<f32
 
 #[test]
 fn route_matches_cpu() {
-    for (tokens, hidden, experts, top_k) in [
+    check_route(&[
         (1, 8, 8, 2),
         (3, 264, 5, 3),
         (4, 72, 8, 2),
@@ -86,7 +86,12 @@ fn route_matches_cpu() {
         (8, 16, 32, 32),
         (3, 2056, 3, 2),
         (2, 8, 1, 1),
-    ] {
+    ]);
+}
+
+/// Tokens, width, experts, experts of each token.
+pub(super) fn check_route(cases: &[(usize, usize, usize, usize)]) {
+    for &(tokens, hidden, experts, top_k) in cases {
         let (normed, gate) = (
             narrow_floats(8, tokens * hidden),
             narrow_floats(9, experts * hidden),
@@ -354,9 +359,15 @@ fn sort_by_expert_matches_cpu() {
         ((0..96).map(|i| if i % 2 == 0 { 1 } else { 6 }).collect(), 8), // most are empty
         (vec![7; 2049], 8), // all on the last, in more turns than one
     ];
+    check_sort_by_expert(&cases);
+}
+
+/// The expert of each pair, and how many experts there are.
+pub(super) fn check_sort_by_expert(cases: &[(Vec<u32>, usize)]) {
     for (pairs, experts) in cases {
+        let (pairs, experts) = (&pairs[..], *experts);
         let (from, order, offsets) = (
-            Buffer::new(&pairs),
+            Buffer::new(pairs),
             Buffer::<u32>::poisoned(pairs.len()),
             Buffer::<u32>::poisoned(experts + 1),
         );
@@ -367,7 +378,7 @@ fn sort_by_expert_matches_cpu() {
             experts as u32,
         ));
         let (twin, twin_offsets) = (poisoned_indices(pairs.len()), poisoned_indices(experts + 1));
-        let column = indices(&pairs).reshape((pairs.len(), 1)).unwrap();
+        let column = indices(pairs).reshape((pairs.len(), 1)).unwrap();
         ops::sort_by_expert(&column, &twin, &twin_offsets).unwrap();
         assert_eq!(order.values(), twin.to_vec1::<u32>().unwrap());
         assert_eq!(offsets.values(), twin_offsets.to_vec1::<u32>().unwrap());

@@ -10,7 +10,12 @@ use crate::ops::{self, RopeStoreKv, RopeTable};
 #[test]
 fn add_rms_norm_matches_cpu() {
     // Fewer elements than threads, a tail beyond a full turn of a block, Mixtral's own.
-    for (tokens, hidden) in [(1, 4), (3, 100), (2, 132), (2, 4096), (1, 4100)] {
+    check_add_rms_norm(&[(1, 4), (3, 100), (2, 132), (2, 4096), (1, 4100)]);
+}
+
+/// Tokens, width.
+pub(super) fn check_add_rms_norm(cases: &[(usize, usize)]) {
+    for &(tokens, hidden) in cases {
         let count = tokens * hidden;
         let (x, before, weight) = (floats(1, count), floats(2, count), floats(3, hidden));
         let (x_at, residual, weight_at) =
@@ -36,16 +41,20 @@ fn add_rms_norm_matches_cpu() {
 
 #[test]
 fn add_experts_rms_norm_matches_cpu() {
-    // Tokens, width, ranks, and which tokens only fill the batch.
-    for (tokens, hidden, top_k, fillers) in [
-        (1, 4, 1, [].as_slice()),
+    check_add_experts_rms_norm(&[
+        (1, 4, 1, &[]),
         (3, 100, 2, &[]),
         (2, 4096, 2, &[]),
         (1, 4100, 3, &[]),
         (4, 100, 2, &[1, 3]),
         (4, 72, 3, &[0, 1, 2]),
         (2, 4096, 2, &[1]),
-    ] {
+    ]);
+}
+
+/// Tokens, width, ranks, and which tokens only fill the batch.
+pub(super) fn check_add_experts_rms_norm(cases: &[(usize, usize, usize, &[usize])]) {
+    for &(tokens, hidden, top_k, fillers) in cases {
         let count = tokens * hidden;
         let (mut pairs, mut shares) = (floats(15, count * top_k), floats(16, tokens * top_k));
         let (before, weight) = (floats(2, count), floats(3, hidden));
@@ -116,7 +125,12 @@ fn add_experts_rms_norm_matches_cpu() {
 
 #[test]
 fn rope_store_kv_matches_cpu() {
-    for (heads, kv_heads, head_dim) in [(4, 2, 8), (3, 1, 24), (32, 8, 128)] {
+    check_rope_store_kv(&[(4, 2, 8), (3, 1, 24), (32, 8, 128)]);
+}
+
+/// Query heads, key and value heads, their width.
+pub(super) fn check_rope_store_kv(cases: &[(usize, usize, usize)]) {
+    for &(heads, kv_heads, head_dim) in cases {
         let (tokens, block_size, num_blocks) = (5usize, 4usize, 6usize);
         let width = (heads + 2 * kv_heads) * head_dim;
         let qkv = floats(4, tokens * width);
@@ -194,13 +208,14 @@ fn rope_store_kv_matches_cpu() {
 
 #[test]
 fn embedding_matches_cpu() {
-    for (vocab, hidden, ids) in [
-        (5, 8, vec![4u32, 0, 4]),
-        (7, 2056, vec![6]),
-        (3, 4096, vec![1, 2]),
-    ] {
+    check_embedding(&[(5, 8, &[4, 0, 4]), (7, 2056, &[6]), (3, 4096, &[1, 2])]);
+}
+
+/// Rows of the table, width, ids.
+pub(super) fn check_embedding(cases: &[(usize, usize, &[u32])]) {
+    for &(vocab, hidden, ids) in cases {
         let table = narrow_floats(5, vocab * hidden);
-        let (table_at, ids_at) = (narrowed(&table), Buffer::new(&ids));
+        let (table_at, ids_at) = (narrowed(&table), Buffer::new(ids));
         let out = Buffer::<f32>::poisoned(ids.len() * hidden);
         let residual = Buffer::<f32>::poisoned(ids.len() * hidden);
         let tensors = [
@@ -217,7 +232,7 @@ fn embedding_matches_cpu() {
         ));
         assert!(residual.values().iter().all(|&x| x == 0.0));
         let twin = poisoned(&[ids.len(), hidden]);
-        ops::embedding(&tensor(&table, &[vocab, hidden]), &indices(&ids), &twin).unwrap();
+        ops::embedding(&tensor(&table, &[vocab, hidden]), &indices(ids), &twin).unwrap();
         assert_eq!(out.values(), values(&twin));
     }
 }
@@ -262,7 +277,7 @@ fn an_id_beyond_the_table_does_not_pass_unseen() {
 }
 
 #[test]
-fn gather_rows_matches_cpu() {
+pub(super) fn gather_rows_matches_cpu() {
     let (rows, width) = (6, 264);
     let from = narrow_floats(6, rows * width);
     let (from_at, chosen) = (narrowed(&from), [5u32, 0, 3]);

@@ -19,18 +19,19 @@ pub(super) fn decode<D: Device>(
     sequences.case(pool, shape, m * context)
 }
 
-/// `m` rows of one sequence that begins with them. Row `i` sees `i + 1` keys.
+/// `m` rows of one sequence after `cached` tokens. Row `i` sees those and `i + 1` keys.
 pub(super) fn prefill<D: Device>(
     pool: &mut Pool<'_, D>,
     shape: &Shape,
     m: usize,
+    cached: usize,
 ) -> Result<Case, KernelBenchError> {
     let sequences = Sequences {
         count: 1,
         rows_of_each: m,
-        context: m,
+        context: cached + m,
     };
-    sequences.case(pool, shape, m * (m + 1) / 2)
+    sequences.case(pool, shape, m * cached + m * (m + 1) / 2)
 }
 
 struct Sequences {

@@ -1,10 +1,11 @@
 //! The kernels that are measured, each with its tensors and with what it costs at least.
 
 mod attention;
+mod choices;
 mod products;
 mod rows;
 
-pub(super) use products::bf16_product;
+pub(super) use products::{bf16_product, library_product};
 
 use super::pool::{Case, Pool};
 use super::{KernelBenchError, Shape};
@@ -15,19 +16,28 @@ use crate::ops::{Device, PackedFormat};
 pub(super) enum Kernel {
     AddRmsNorm,
     Embedding,
+    /// The rows that logits are due of.
+    GatherRows,
     RopeStoreKv,
     /// `route` and `sort_by_expert`, or `route_few`.
     Route,
     AddExpertsRmsNorm,
     /// A plain layer.
     Linear(Layer, Option<PackedFormat>),
+    /// A plain layer in bf16, by the device's library.
+    Library(Layer),
     /// Both sides of the experts.
     Experts(Option<PackedFormat>),
     /// Sequences with so many tokens of context.
     Decode(usize),
     /// A prompt of one sequence.
     Prefill,
+    /// A later chunk of one, on what is in the cache.
+    Chunk,
     Sample(Choice),
+    Logprobs,
+    /// Tables for penalties, of sequences as long as the shorter context.
+    CountTokens,
 }
 
 /// A plain layer of a model.
@@ -42,26 +52,51 @@ pub(super) enum Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     Greedy,
+    TopK,
     TopP,
+    MinP,
+    Penalties,
+    Mask,
+}
+
+impl Choice {
+    const ALL: [Self; 6] = [
+        Self::Greedy,
+        Self::TopK,
+        Self::TopP,
+        Self::MinP,
+        Self::Penalties,
+        Self::Mask,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Greedy => "greedy",
+            Self::TopK => "top-k",
+            Self::TopP => "top-p",
+            Self::MinP => "min-p",
+            Self::Penalties => "penalties",
+            Self::Mask => "mask",
+        }
+    }
 }
 
 /// All of them, in the order of a step.
 pub(super) fn all(shape: &Shape) -> Vec<Kernel> {
     let mut kernels = vec![Kernel::Embedding, Kernel::AddRmsNorm, Kernel::RopeStoreKv];
-    kernels.extend(
-        shape
-            .contexts
-            .iter()
-            .map(|&context| Kernel::Decode(context)),
-    );
-    kernels.extend([Kernel::Prefill, Kernel::Route, Kernel::AddExpertsRmsNorm]);
-    for format in [None, Some(PackedFormat::W4a16)] {
-        let layers = [Layer::Qkv, Layer::Out, Layer::LmHead];
+    kernels.extend(shape.contexts.iter().map(|&it| Kernel::Decode(it)));
+    kernels.extend([Kernel::Prefill, Kernel::Chunk]);
+    kernels.extend([Kernel::Route, Kernel::AddExpertsRmsNorm]);
+    let layers = [Layer::Qkv, Layer::Out, Layer::LmHead];
+    let formats = || std::iter::once(None).chain(PackedFormat::ALL.map(Some));
+    kernels.extend(formats().map(Kernel::Experts));
+    for format in formats() {
         kernels.extend(layers.map(|layer| Kernel::Linear(layer, format)));
     }
-    kernels.push(Kernel::Experts(None));
-    kernels.extend(PackedFormat::ALL.map(|format| Kernel::Experts(Some(format))));
-    kernels.extend([Choice::Greedy, Choice::TopP].map(Kernel::Sample));
+    kernels.extend(layers.map(Kernel::Library));
+    kernels.push(Kernel::GatherRows);
+    kernels.extend(Choice::ALL.map(Kernel::Sample));
+    kernels.extend([Kernel::Logprobs, Kernel::CountTokens]);
     kernels
 }
 
@@ -72,30 +107,37 @@ impl Kernel {
         match self {
             Self::AddRmsNorm => "add_rms_norm".to_owned(),
             Self::Embedding => "embedding".to_owned(),
+            Self::GatherRows => "gather_rows".to_owned(),
             Self::RopeStoreKv => "rope_store_kv".to_owned(),
             Self::Route => "route + sort_by_expert".to_owned(),
             Self::AddExpertsRmsNorm => "add_experts_rms_norm".to_owned(),
-            Self::Linear(layer, format) => {
-                let layer = match layer {
-                    Layer::Qkv => "qkv",
-                    Layer::Out => "o",
-                    Layer::LmHead => "lm_head",
-                };
-                format!("linear {layer} {}", stored(format))
-            }
+            Self::Linear(layer, format) => format!("linear {} {}", layer.name(), stored(format)),
+            Self::Library(layer) => format!("linear {} cublaslt", layer.name()),
             Self::Experts(format) => format!("experts in + out {}", stored(format)),
             Self::Decode(context) => format!("paged decode {context}"),
             Self::Prefill => "paged prefill".to_owned(),
-            Self::Sample(Choice::Greedy) => "sample greedy".to_owned(),
-            Self::Sample(Choice::TopP) => "sample top-p".to_owned(),
+            Self::Chunk => "paged prefill on cached".to_owned(),
+            Self::Sample(choice) => format!("sample {}", choice.name()),
+            Self::Logprobs => "logprobs".to_owned(),
+            Self::CountTokens => "count_tokens".to_owned(),
         }
+    }
+
+    /// Whether the device's library does it.
+    pub fn is_librarys(self) -> bool {
+        matches!(self, Self::Library(_))
     }
 
     /// Whether so many rows are worth measuring.
     pub fn takes(self, shape: &Shape, rows: usize) -> bool {
+        let of_sequences = rows <= shape.most_logit_rows;
         match self {
-            Self::Linear(Layer::LmHead, _) => rows <= shape.most_logit_rows,
+            Self::Linear(Layer::LmHead, _) | Self::GatherRows => of_sequences,
+            Self::Sample(_) | Self::Logprobs | Self::CountTokens => of_sequences,
+            Self::Library(Layer::LmHead) => of_sequences && rows >= shape.least_library_rows,
+            Self::Library(_) => rows >= shape.least_library_rows,
             Self::Prefill => rows >= shape.least_prompt,
+            Self::Chunk => (shape.least_prompt..=shape.most_chunk).contains(&rows),
             _ => true,
         }
     }
@@ -113,21 +155,44 @@ impl Kernel {
         match self {
             Self::AddRmsNorm => rows::add_rms_norm(pool, shape, m),
             Self::Embedding => rows::embedding(pool, shape, m),
+            Self::GatherRows => rows::gather_rows(pool, shape, m),
             Self::RopeStoreKv => rows::rope_store_kv(pool, shape, m),
             Self::Route => rows::route(pool, shape, m),
             Self::AddExpertsRmsNorm => rows::add_experts_rms_norm(pool, shape, m),
             Self::Linear(layer, format) => {
-                let (n, k) = match layer {
-                    Layer::Qkv => (shape.q_width() + 2 * shape.kv_width(), shape.hidden),
-                    Layer::Out => (shape.hidden, shape.q_width()),
-                    Layer::LmHead => (shape.vocab, shape.hidden),
-                };
+                let [n, k] = layer.sizes(shape);
                 products::linear(pool, format, [m, n, k])
+            }
+            Self::Library(layer) => {
+                let [n, k] = layer.sizes(shape);
+                library_product(pool, [m, n, k])
             }
             Self::Experts(format) => products::experts(pool, shape, format, m),
             Self::Decode(context) => attention::decode(pool, shape, m, context),
-            Self::Prefill => attention::prefill(pool, shape, m),
-            Self::Sample(choice) => rows::sample(pool, shape, choice, m),
+            Self::Prefill => attention::prefill(pool, shape, m, 0),
+            Self::Chunk => attention::prefill(pool, shape, m, shape.cached),
+            Self::Sample(choice) => choices::sample(pool, shape, choice, m),
+            Self::Logprobs => choices::logprobs(pool, shape, m),
+            Self::CountTokens => choices::count_tokens(pool, shape, m),
+        }
+    }
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Qkv => "qkv",
+            Self::Out => "o",
+            Self::LmHead => "lm_head",
+        }
+    }
+
+    /// Output and input width.
+    fn sizes(self, shape: &Shape) -> [usize; 2] {
+        match self {
+            Self::Qkv => [shape.q_width() + 2 * shape.kv_width(), shape.hidden],
+            Self::Out => [shape.hidden, shape.q_width()],
+            Self::LmHead => [shape.vocab, shape.hidden],
         }
     }
 }

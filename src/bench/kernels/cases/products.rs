@@ -1,6 +1,6 @@
 //! Products with weights: bound by memory while rows are few, by tensor cores then.
 
-use crate::bench::kernels::pool::{Case, Pool, weight_bytes};
+use crate::bench::kernels::pool::{Case, Pool, Work, weight_bytes};
 use crate::bench::kernels::routing::Pairs;
 use crate::bench::kernels::{Cost, KernelBenchError, Shape};
 use crate::ops::{self, Device, GroupedLinear, GroupedSizes, PackedFormat, Side};
@@ -13,18 +13,38 @@ pub(in crate::bench::kernels) fn bf16_product<D: Device>(
     linear(pool, None, sizes)
 }
 
+/// The same by whatever the device multiplies with.
+pub(in crate::bench::kernels) fn library_product<D: Device>(
+    pool: &mut Pool<'_, D>,
+    [m, n, k]: [usize; 3],
+) -> Result<Case, KernelBenchError> {
+    let sizes = [m, n, k].map(|size| size as u32);
+    pool.case(linear_cost(None, [m, n, k]), |pool, _| {
+        let tensors = [
+            pool.halves(m * k)?,
+            pool.halves(n * k)?,
+            pool.empty(m * n * 4)?,
+        ];
+        Ok(vec![Work::Multiply(tensors, sizes)])
+    })
+}
+
+/// Weights and rows (bf16) read, results (f32) written.
+fn linear_cost(format: Option<PackedFormat>, [m, n, k]: [usize; 3]) -> Cost {
+    Cost {
+        bytes: (weight_bytes(format, [1, n, k]) + m * k * 2 + m * n * 4) as u64,
+        flops: 2 * (m * n * k) as u64,
+    }
+}
+
 /// The same with weights in any format.
 pub(super) fn linear<D: Device>(
     pool: &mut Pool<'_, D>,
     format: Option<PackedFormat>,
     [m, n, k]: [usize; 3],
 ) -> Result<Case, KernelBenchError> {
-    let cost = Cost {
-        bytes: (weight_bytes(format, [1, n, k]) + m * k * 2 + m * n * 4) as u64,
-        flops: 2 * (m * n * k) as u64,
-    };
     let sizes = [m, n, k].map(|size| size as u32);
-    pool.case(cost, |pool, _| {
+    pool.case(linear_cost(format, [m, n, k]), |pool, _| {
         let tensors = [
             pool.halves(m * k)?,
             pool.weights(format, [1, n, k])?,

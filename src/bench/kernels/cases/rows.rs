@@ -1,9 +1,8 @@
 //! Kernels that treat each row by itself: bound by memory, all of them.
 
-use super::Choice;
 use crate::bench::kernels::pool::{Case, Pool, shuffled};
 use crate::bench::kernels::{Cost, KernelBenchError, Shape};
-use crate::ops::{self, Device, RopeStoreKv, Route, RouteSizes, Sample, SampleRow};
+use crate::ops::{self, Device, RopeStoreKv, Route, RouteSizes};
 
 /// Per row: the addend and the residual read, the residual written (f32), the normed row written (bf16). The weight.
 pub(super) fn add_rms_norm<D: Device>(
@@ -150,52 +149,28 @@ pub(super) fn add_experts_rms_norm<D: Device>(
     })
 }
 
-/// Per row: its logits (f32), how to choose (16 words), the chosen id. To read logits once is the least there is.
-pub(super) fn sample<D: Device>(
+/// Per row: its index, the row read and written (bf16).
+pub(super) fn gather_rows<D: Device>(
     pool: &mut Pool<'_, D>,
     shape: &Shape,
-    choice: Choice,
     m: usize,
 ) -> Result<Case, KernelBenchError> {
-    let vocab = shape.vocab;
-    pool.case(moves(m * (vocab * 4 + 16 * 4 + 4)), |pool, set| {
-        let words: Vec<u32> = (0..m as u32)
-            .flat_map(|row| sample_row(choice, set as u64, row).words())
-            .collect();
-        let rows = pool.words(&words)?;
-        let tensors = Sample {
-            logits: pool.floats(m * vocab)?,
-            rows,
-            // No row names any of these.
-            bias: rows,
-            masks: rows,
-            counts: rows,
-            adjusted: rows,
-            ids: pool.empty(m * 4)?,
-        };
-        Ok(vec![ops::sample_launch(tensors, m as u32, vocab as u32)])
+    let hidden = shape.hidden;
+    pool.case(moves(m * (4 + hidden * (2 + 2))), |pool, set| {
+        let tensors = [
+            pool.halves(m * hidden)?,
+            pool.words(&shuffled(m, set as u32))?,
+            pool.empty(m * hidden * 2)?,
+        ];
+        Ok(vec![ops::gather_rows_launch(
+            tensors,
+            m as u32,
+            hidden as u32,
+        )])
     })
 }
 
-/// Logits are spread evenly between −1 and 1: of 32,000, at temperature 0.01, top-p 0.95 keeps some 480, which are those
-/// within `ln 20` × 0.01 of the highest.
-fn sample_row(choice: Choice, seed: u64, stream: u32) -> SampleRow {
-    match choice {
-        Choice::Greedy => SampleRow {
-            temperature: 0.0,
-            ..SampleRow::default()
-        },
-        Choice::TopP => SampleRow {
-            temperature: 0.01,
-            top_p: 0.95,
-            seed,
-            stream,
-            ..SampleRow::default()
-        },
-    }
-}
-
-fn moves(bytes: usize) -> Cost {
+pub(super) fn moves(bytes: usize) -> Cost {
     Cost {
         bytes: bytes as u64,
         flops: 0,

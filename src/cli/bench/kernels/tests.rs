@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use clap::Parser;
+use serde_json::json;
 
 use super::measuring::measure_on;
 use super::*;
@@ -47,7 +48,7 @@ fn the_table_and_the_file_hold_every_row() {
     let shape = Shape {
         hidden: 256,
         intermediate: 256,
-        heads: 2,
+        heads: 4,
         kv_heads: 1,
         head_dim: 64,
         vocab: 32,
@@ -56,7 +57,10 @@ fn the_table_and_the_file_hold_every_row() {
         block_size: 16,
         contexts: vec![20],
         least_prompt: 64,
+        cached: 20,
+        most_chunk: 1024,
         most_logit_rows: 256,
+        least_library_rows: 64,
     };
     let effort = Effort {
         copy_bytes: 1024,
@@ -73,10 +77,15 @@ fn the_table_and_the_file_hold_every_row() {
     let typed = BenchKernels {
         device: 0,
         rows: vec![2],
+        only: Vec::new(),
+        shape: "mixtral-8x7b".to_owned(),
+        brief: false,
         json: Some(path.clone()),
     };
     let mut table = Vec::new();
-    measure_on(&TestDevice::default(), &typed, &shape, &effort, &mut table).unwrap();
+    let (device, missing) = (TestDevice::default(), "it is not installed".to_owned());
+    let devices = (&device, Err(missing.clone()));
+    measure_on(devices, &typed, &shape, &effort, &mut table).unwrap();
     let table = String::from_utf8(table).unwrap();
     let text = std::fs::read_to_string(path).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -84,11 +93,19 @@ fn the_table_and_the_file_hold_every_row() {
     assert_eq!(document["device"], TestDevice::default().describe());
     assert!(document["machine"]["cpus"].as_u64().unwrap() > 0);
     assert!(document["ceilings"]["copy_gb_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(document["ceilings"]["library_missing"], missing);
+    assert_eq!(document["ceilings"]["library_tflop_per_s"], json!(null));
+    assert_eq!(document["complete"], true);
     let list = |key: &str| document[key].as_array().unwrap().clone();
     let (rows, skipped) = (list("rows"), list("skipped"));
     assert!(!rows.is_empty() && !skipped.is_empty());
-    // A line about the device, one about ceilings, the header.
-    assert_eq!(table.lines().count(), 3 + rows.len() + skipped.len());
+    // A line about the device, three about ceilings, the header.
+    assert_eq!(table.lines().count(), 5 + rows.len() + skipped.len());
+    assert_eq!(
+        table.lines().filter(|line| line.starts_with("  ")).count(),
+        table.lines().count() - 1
+    );
+    assert!(table.contains("cuBLASLt not measured (it is not installed); datasheet unknown"));
     let norm = rows
         .iter()
         .find(|row| row["name"] == "add_rms_norm")
@@ -96,6 +113,46 @@ fn the_table_and_the_file_hold_every_row() {
     assert_eq!(norm["bytes"], 2 * 256 * 14 + 1024);
     assert_eq!(norm["bound"], "memory");
     let printed = table.lines().find(|line| line.contains("add_rms_norm"));
-    assert!(printed.unwrap().ends_with("% memory"), "{table}");
+    assert!(printed.unwrap().contains("% memory"), "{table}");
     assert_eq!(table.matches("does not fit").count(), skipped.len());
+
+    // A run that is stopped leaves what it had measured.
+    let mut full = Full(6);
+    let devices = (&device, Err(missing.clone()));
+    measure_on(devices, &typed, &shape, &effort, &mut full).unwrap_err();
+    let text = std::fs::read_to_string(typed.json.as_ref().unwrap()).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["complete"], false);
+    let known = ["rows", "skipped"].map(|key| document[key].as_array().unwrap().len());
+    assert!((1..5).contains(&known.into_iter().sum::<usize>()));
+
+    let other = BenchKernels {
+        only: vec!["norm".to_owned(), "attn".to_owned()],
+        ..typed
+    };
+    let devices = (&device, Err(missing));
+    let failure = measure_on(devices, &other, &shape, &effort, &mut Vec::new()).unwrap_err();
+    let failure = failure.to_string();
+    assert!(
+        failure
+            .starts_with("error: no kernel's name has \"attn\" in it\nhint: there are embedding, ")
+    );
+}
+
+/// Takes so many lines.
+struct Full(usize);
+
+impl std::io::Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let lines = bytes.iter().filter(|&&byte| byte == b'\n').count();
+        self.0 = self
+            .0
+            .checked_sub(lines)
+            .ok_or(std::io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -5,7 +5,7 @@ use crate::ops::parity::{at, run};
 use crate::ops::{self, Logprobs, NO_TOKEN, SampleRow};
 
 #[test]
-fn count_tokens_matches_cpu() {
+pub(in crate::ops::parity) fn count_tokens_matches_cpu() {
     let vocab = 70u32;
     let sequences: [(&[u32], &[u32]); 4] = [
         (&[3, 3, 69, 0], &[3, 69, 69, 5]),
@@ -40,19 +40,17 @@ fn count_tokens_matches_cpu() {
 
 #[test]
 fn logprobs_match_cpu() {
+    check_logprobs(&[(1, 1), (5, 8), (33, 20), (33, 32), (1000, 20), (3000, 32)]);
+}
+
+/// Ids, and most log-probabilities of a row. Of six rows, one asks for none.
+pub(in crate::ops::parity) fn check_logprobs(cases: &[(usize, usize)]) {
     let (nan, inf) = (f32::NAN, f32::INFINITY);
     let special = |vocab: usize| -> Vec<f32> {
         let values = [nan, -inf, 3.0, 3.0, -inf, 2.5];
         (0..vocab).map(|id| values[id % 6]).collect()
     };
-    for (vocab, width) in [
-        (1usize, 1usize),
-        (5, 8),
-        (33, 20),
-        (33, 32),
-        (1000, 20),
-        (3000, 32),
-    ] {
+    for &(vocab, width) in cases {
         let rows = [
             // The likeliest come last.
             (0..vocab).map(|id| id as f32 / 7.0).collect(),

@@ -4,6 +4,9 @@ mod around;
 mod odd_rows;
 mod parameters;
 
+pub(super) use around::{check_logprobs, count_tokens_matches_cpu};
+pub(super) use parameters::check_vocabulary;
+
 use super::{Buffer, at, run};
 use crate::ops::testing::floats;
 use crate::ops::{self, IN_PROMPT, Sample, SampleRow, SampleTables, sample_row};

@@ -60,6 +60,11 @@ fn sample_matches_cpu_with_bias_mask_and_penalties() {
 
 #[test]
 fn sample_matches_cpu_on_a_whole_vocabulary() {
+    check_vocabulary(32_000);
+}
+
+/// The highest logit; all, the likeliest by one rule, and by all rules with a mask and penalties.
+pub(in crate::ops::parity) fn check_vocabulary(vocab: usize) {
     let mut batch = Batch::default();
     for row in [
         SampleRow {
@@ -85,7 +90,7 @@ fn sample_matches_cpu_on_a_whole_vocabulary() {
         },
     ] {
         // Some above the rest, as a model's are.
-        let spread: Vec<f32> = logits(row.seed, 32_000)
+        let spread: Vec<f32> = logits(row.seed, vocab)
             .iter()
             .map(|x| x * x * x / 40.0)
             .collect();

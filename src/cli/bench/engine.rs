@@ -35,11 +35,11 @@ pub(in crate::cli) struct BenchEngine {
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub output_len: u32,
     /// Instead: as many as it takes for so many steps to decode the whole batch at once
-    #[arg(long, value_name = "STEPS", conflicts_with = "output_len", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "STEPS", conflicts_with = "output_len", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub decode_steps: Option<u32>,
     /// Begin each batch with the prompts of the one before, which the prefix cache still has: fewer to compute, each still
     /// with keys and values of its own. TTFT then says nothing
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub reuse_prompts: bool,
     /// Makes the prompts: the same seed, the same prompts
     #[arg(long, value_name = "N", default_value_t = 0)]

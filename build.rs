@@ -1,7 +1,8 @@
 //! Compiles `kernels/*.cu` for the `cuda` feature; without it there is nothing to do.
 //!
 //! Each file becomes one image that holds machine code for sm_80 (A100) and sm_90 (H100, H200), and PTX for whatever comes
-//! later; what uses Hopper's own instructions, `warpgroup_*.cu`, for sm_90a alone. The images go into the binary; no CUDA library is linked.
+//! later; what uses Hopper's own instructions, `warpgroup_*.cu`, for sm_90a alone. The images go into the binary; no CUDA
+//! library is linked.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

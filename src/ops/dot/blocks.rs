@@ -52,6 +52,9 @@ macro_rules! block_tiles {
             use crate::ops::quantised::$format::{Block, COLUMNS};
 
             const PIECES: usize = COLUMNS / LANES;
+            /// Pieces in a row that are written out. Of `q4_k`, four have the low and the high halves of the same bytes, and
+            /// this decides which when it is compiled; of the others all are alike.
+            const RUN: usize = if PIECES == 16 { 4 } else { 1 };
 
             /// See [`Weight::columns`].
             $(#[$feature])?
@@ -68,7 +71,7 @@ macro_rules! block_tiles {
                     unsafe {
                         j += match (product.m, left) {
                             (0, _) => return,
-                            (1, 8..) => tile::<1, 8>(product, y, j),
+                            (1, 8..) if RUN == 1 => tile::<1, 8>(product, y, j),
                             (1, 4..) => tile::<1, 4>(product, y, j),
                             (1, _) => tile::<1, 1>(product, y, j),
                             (2, 4..) => tile::<2, 4>(product, y, j),
@@ -132,26 +135,30 @@ macro_rules! block_tiles {
                     }
                     for at in 0..blocks {
                         let mut opened = [open(&*rows[0].add(at)); NR];
-                        for c in 0..NR {
+                        for c in 1..NR {
                             opened[c] = open(&*rows[c].add(at));
+                        }
+                        for c in 0..NR {
                             // Rows are too short for the hardware to see them coming.
                             let next = rows[c].wrapping_add(NR * product.w_stride + at).cast::<u8>();
                             for line in 0..size_of::<Block>().div_ceil(64) {
                                 prefetch(next.wrapping_add(64 * line));
                             }
                         }
-                        for p in 0..PIECES {
-                            let mut wide = [zero(); NR];
-                            for c in 0..NR {
-                                wide[c] = piece(&*rows[c].add(at), &opened[c], p);
-                                if KEPT {
-                                    store(wide[c], panel[(at * PIECES + p) * NR + c].0.as_mut_ptr());
-                                }
-                            }
-                            for r in 0..MR {
-                                let row = load_f32(x[r].add(at * COLUMNS + p * LANES));
+                        for run in (0..PIECES).step_by(RUN) {
+                            for p in run..run + RUN {
+                                let mut wide = [zero(); NR];
                                 for c in 0..NR {
-                                    acc[r][c] = fma(row, wide[c], acc[r][c]);
+                                    wide[c] = piece(&*rows[c].add(at), &opened[c], p);
+                                    if KEPT {
+                                        store(wide[c], panel[(at * PIECES + p) * NR + c].0.as_mut_ptr());
+                                    }
+                                }
+                                for r in 0..MR {
+                                    let row = load_f32(x[r].add(at * COLUMNS + p * LANES));
+                                    for c in 0..NR {
+                                        acc[r][c] = fma(row, wide[c], acc[r][c]);
+                                    }
                                 }
                             }
                         }

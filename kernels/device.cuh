@@ -136,6 +136,13 @@ __device__ __forceinline__ uint2 load_two_words(const void *at) {
   return *static_cast<const uint2 *>(at);
 #endif
 }
+__device__ __forceinline__ void store_two_words(void *at, const uint2 &words) {
+#ifdef MIXGATE_EMULATED
+  emulated::store8(at, words);
+#else
+  *static_cast<uint2 *>(at) = words;
+#endif
+}
 __device__ __forceinline__ void store_word(void *at, unsigned word) {
 #ifdef MIXGATE_EMULATED
   emulated::store4(at, word);

@@ -10,15 +10,49 @@ __device__ __forceinline__ bf16 activated(float gate, float up) {
   return to_bf16(to_float(to_bf16(up)) * (g / (1.0f + __expf(-g))));
 }
 
-// Two neighbouring sums of a row of `n` columns, columns `at` and the next one. Where gates and ups are columns in turn, they
-// become one element of a row half as wide.
-template <bool ACTIVATES, class Out>
-__device__ __forceinline__ void store_sums(Out *y, size_t row, unsigned n, unsigned at, float a, float b) {
-  if (at >= n) return;
-  if constexpr (ACTIVATES)
-    y[row * (n / 2) + at / 2] = activated(a, b);
-  else
-    store_two(y + row * n + at, a, b);
+// Writes one row of a warp's sums, one of the two that a lane has of each tile of 8 columns: `half` 0 or 1. `column` is the
+// first tile's. Nothing if the row is not there, which the lane's three neighbours know alike. Where gates and ups are columns
+// in turn, two of them become one element of a row half as wide.
+template <bool ACTIVATES, unsigned TILES, class Out>
+__device__ __forceinline__ void store_row(Out *y, size_t row, bool is_there, unsigned n, unsigned column,
+                                          const float (&sums)[TILES][4], unsigned half) {
+  const unsigned lane = threadIdx.x % WARP, own = lane % 4;
+  if constexpr (!ACTIVATES) {
+#pragma unroll
+    for (unsigned j = 0; j < TILES; ++j) {
+      const unsigned at = column + j * 8 + own * 2;
+      if (is_there && at < n) store_two(y + row * n + at, sums[j][2 * half], sums[j][2 * half + 1]);
+    }
+  } else if constexpr (TILES % 4 != 0) {
+#pragma unroll
+    for (unsigned j = 0; j < TILES; ++j) {
+      const unsigned at = column + j * 8 + own * 2;
+      if (is_there && at < n) y[row * (n / 2) + at / 2] = activated(sums[j][2 * half], sums[j][2 * half + 1]);
+    }
+  } else {
+    // Of four tiles, each of four lanes has one element; it comes to have all four of one, which are 8 bytes. Together they
+    // write 32, a whole sector.
+    const unsigned low_first = own < 2 ? 0x5410u : 0x1054u;
+#pragma unroll
+    for (unsigned j = 0; j < TILES; j += 4) {
+      unsigned pairs[2];
+#pragma unroll
+      for (unsigned i = 0; i < 2; ++i) {
+        const float(&left)[4] = sums[j + 2 * i], (&right)[4] = sums[j + 2 * i + 1];
+        pairs[i] = pack_two(to_float(activated(left[2 * half], left[2 * half + 1])),
+                            to_float(activated(right[2 * half], right[2 * half + 1])));
+      }
+      // Tiles 0 and 1 to lanes 0 and 1, tiles 2 and 3 to lanes 2 and 3; then each the own one of two.
+      const unsigned mine = own < 2 ? pairs[0] : pairs[1];
+      const unsigned its = __shfl_xor_sync(ALL_LANES, own < 2 ? pairs[1] : pairs[0], 2);
+      const unsigned even = __byte_perm(mine, its, low_first), odd = __byte_perm(mine, its, low_first + 0x2222u);
+      const unsigned kept = own % 2 ? odd : even, got = __shfl_xor_sync(ALL_LANES, own % 2 ? even : odd, 1);
+      const unsigned left = own % 2 ? got : kept, right = own % 2 ? kept : got;
+      const unsigned at = column + (j + own) * 8;
+      if (is_there && at < n)
+        store_two_words(y + row * (n / 2) + at / 2, {__byte_perm(left, right, 0x5410u), __byte_perm(left, right, 0x7632u)});
+    }
+  }
 }
 
 // What a block multiplies: `count` rows from `first`, all of one expert, with tile `tile` of the columns. No rows if there is

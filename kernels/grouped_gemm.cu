@@ -120,11 +120,9 @@ __device__ __forceinline__ void multiply(const bf16 *x, const bf16 *w, const uns
 #pragma unroll
     for (unsigned half = 0; half < 2; ++half) {
       const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
-      if (row >= rows) continue;
-      const size_t to = RULE == OUT ? order[first + row] : first + row;
-#pragma unroll
-      for (unsigned j = 0; j < TILES_N; ++j)
-        store_sums<RULE == IN>(y, to, n, column + warp_n + j * 8 + lane % 4 * 2, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+      const bool is_there = row < rows;
+      const size_t to = RULE == OUT && is_there ? order[first + row] : first + row;
+      store_row<RULE == IN>(y, to, is_there, n, column + warp_n, sums[i], half);
     }
 }
 

@@ -21,6 +21,9 @@
 // bf16 without rounding. A run, 32 or 64 of k with one scale, is summed by mma from zero, and the sum in f32 is multiplied by
 // the scale: sums += scale * run. Runs are added one after the other, whatever the tile: an output has the same bits in all.
 //
+// A warp whose rows are not there, or half of them, multiplies no more than there is: an expert of 16 rows in a tile of 64 would
+// otherwise wait for shared memory, not for its weights.
+//
 // STAGES steps are under way by cp.async, as in grouped_gemm.cu. Rows of x are 256 bytes in shared memory, their chunks of 16
 // bytes permuted by the row's number, so that the eight rows of an ldmatrix lie in different banks.
 #pragma once
@@ -43,19 +46,26 @@ __device__ __forceinline__ void add_product(float (&sum)[4], const unsigned (&a)
     mma_bf16(sum, a, b);
 }
 
-// Adds a step of k to a warp's sums. `x_tile` begins with the warp's rows, `tile` is its first tile in the strip.
-template <class Format, unsigned TILES_M, unsigned TILES_N>
+// How many of a warp's rows there are, as far as it matters.
+enum Present { ALL_ROWS, HALF_OF_THEM };
+
+// Adds a step of k to a warp's sums. `x_tile` begins with the warp's rows, `tile` is its first tile in the strip. Of the rows
+// that are not there, neither x is read nor products are made, as far as `PRESENT` tells; their sums are dropped.
+template <class Format, Present PRESENT, unsigned TILES_M, unsigned TILES_N>
 __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], const unsigned char *x_tile,
                                          const unsigned char *strip, unsigned tile) {
   constexpr unsigned RUNS = STEP / Format::RUN, FRAGMENTS = Format::RUN / 16, WORDS = Format::RUN * Format::BITS / 128;
   // A run's mma wait for each other. A warp with few sums has all runs under way; one with many has no registers for that.
   constexpr unsigned AT_ONCE = TILES_M == 1 ? RUNS : 1;
+  // Tiles of rows that are there. Of a single one, eight rows may be: two fragments of those are one ldmatrix.
+  constexpr bool EIGHT_ROWS = PRESENT == HALF_OF_THEM && TILES_M == 1;
+  constexpr unsigned LIVE = PRESENT == HALF_OF_THEM && TILES_M > 1 ? TILES_M / 2 : TILES_M;
   const unsigned lane = threadIdx.x % WARP, mine = lane % 4 * 16 + tile * 4;
-  const unsigned x_mine = Permuted::place(lane % 16, lane / 16);
+  const unsigned x_mine = EIGHT_ROWS ? Permuted::place(lane % 8, lane / 8) : Permuted::place(lane % 16, lane / 16);
 #pragma unroll 1
   for (unsigned first = 0; first < RUNS; first += AT_ONCE) {
-    unsigned codes[AT_ONCE][TILES_N][WORDS];
-    float runs[AT_ONCE][TILES_M][TILES_N][4], x_sums[AT_ONCE][TILES_M][4];
+    unsigned codes[AT_ONCE][TILES_N][WORDS], two[AT_ONCE][4];
+    float runs[AT_ONCE][LIVE][TILES_N][4], x_sums[AT_ONCE][LIVE][4];
 #pragma unroll
     for (unsigned run = 0; run < AT_ONCE; ++run)
 #pragma unroll
@@ -65,21 +75,28 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
     for (unsigned fragment = 0; fragment < FRAGMENTS; ++fragment)
 #pragma unroll
       for (unsigned run = 0; run < AT_ONCE; ++run) {
-        unsigned a[TILES_M][4];
+        unsigned a[LIVE][4];
+        // Two chunks further on for each fragment: an even number, and a multiple of four for each second one, so that it
+        // changes the swizzled place as it does the plain one.
+        const unsigned chunk = 2 * ((first + run) * FRAGMENTS + fragment);
+        if constexpr (EIGHT_ROWS) {
+          if (fragment % 2 == 0) load_matrix_x4(two[run], x_tile + (x_mine ^ chunk * 16));
+          a[0][0] = two[run][fragment % 2 * 2], a[0][1] = 0, a[0][2] = two[run][fragment % 2 * 2 + 1], a[0][3] = 0;
+        } else {
 #pragma unroll
-        for (unsigned i = 0; i < TILES_M; ++i) {
-          // Two chunks further on for each fragment: an even number, so it changes the swizzled place as it does the plain one.
-          const unsigned chunk = 2 * ((first + run) * FRAGMENTS + fragment);
-          load_matrix_x4(a[i], x_tile + i * 16 * X_BYTES + (x_mine ^ chunk * 16));
+          for (unsigned i = 0; i < LIVE; ++i) load_matrix_x4(a[i], x_tile + i * 16 * X_BYTES + (x_mine ^ chunk * 16));
+        }
+        if constexpr (Format::HAS_MINIMA) {
           const unsigned ones[2] = {0x3f803f80u, 0x3f803f80u};
-          if constexpr (Format::HAS_MINIMA) add_product(x_sums[run][i], a[i], ones, fragment == 0);
+#pragma unroll
+          for (unsigned i = 0; i < LIVE; ++i) add_product(x_sums[run][i], a[i], ones, fragment == 0);
         }
 #pragma unroll
         for (unsigned j = 0; j < TILES_N; ++j) {
           unsigned b[2];
           Format::decode(codes[run][j], fragment, b);
 #pragma unroll
-          for (unsigned i = 0; i < TILES_M; ++i) add_product(runs[run][i][j], a[i], b, fragment == 0);
+          for (unsigned i = 0; i < LIVE; ++i) add_product(runs[run][i][j], a[i], b, fragment == 0);
         }
       }
 #pragma unroll
@@ -91,7 +108,7 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
 #pragma unroll
         for (unsigned j = 0; j < TILES_N; ++j)
 #pragma unroll
-          for (unsigned i = 0; i < TILES_M; ++i)
+          for (unsigned i = 0; i < LIVE; ++i)
 #pragma unroll
             for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(-minima[j][e % 2], x_sums[run][i][e], sums[i][j][e]);
       }
@@ -100,7 +117,7 @@ __device__ __forceinline__ void add_step(float (&sums)[TILES_M][TILES_N][4], con
 #pragma unroll
       for (unsigned j = 0; j < TILES_N; ++j)
 #pragma unroll
-        for (unsigned i = 0; i < TILES_M; ++i)
+        for (unsigned i = 0; i < LIVE; ++i)
 #pragma unroll
           for (unsigned e = 0; e < 4; ++e) sums[i][j][e] = fmaf(scales[j][e % 2], runs[run][i][j][e], sums[i][j][e]);
     }
@@ -142,6 +159,7 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 
   float sums[TILES_M][TILES_N][4] = {};
   const unsigned warp_m = warp / WARPS_N * WM, warp_n = warp % WARPS_N * WN;
+  const unsigned present = rows > warp_m ? rows - warp_m : 0;  // of this warp's rows, at least
   unsigned stage = 0;
   for (unsigned step = 0; step < steps; ++step) {
     wait_async<STAGES - 2>();
@@ -154,7 +172,13 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
     }
     commit_async();
     const unsigned char *strip = w_strips + (stage * STRIPS + warp_n / STRIP) * Format::SHARED_BYTES;
-    add_step<Format>(sums, x_tiles + (stage * BM + warp_m) * X_BYTES, strip, warp_n % STRIP / 8);
+    const unsigned char *x_tile = x_tiles + (stage * BM + warp_m) * X_BYTES;
+    // Warps of 16 rows and several tiles have registers for one way only, and time for the rows that are not there.
+    constexpr bool IS_ONE_WAY = TILES_M == 1 && TILES_N > 1;
+    if (present > (IS_ONE_WAY ? 0 : WM / 2))
+      add_step<Format, ALL_ROWS>(sums, x_tile, strip, warp_n % STRIP / 8);
+    else if (!IS_ONE_WAY && present > 0)
+      add_step<Format, HALF_OF_THEM>(sums, x_tile, strip, warp_n % STRIP / 8);
     stage = stage + 1 == STAGES ? 0 : stage + 1;
   }
 
@@ -163,12 +187,9 @@ __device__ __forceinline__ void multiply_quantised(const bf16 *x, const unsigned
 #pragma unroll
     for (unsigned half = 0; half < 2; ++half) {
       const unsigned row = warp_m + i * 16 + half * 8 + lane / 4;
-      if (row >= rows) continue;
-      const size_t to = RULE == QUANTISED_OUT && !plain ? order[first + row] : first + row;
-#pragma unroll
-      for (unsigned j = 0; j < TILES_N; ++j)
-        store_sums<RULE == QUANTISED_IN>(y, to, n, column + warp_n + j * 8 + lane % 4 * 2, sums[i][j][2 * half],
-                                         sums[i][j][2 * half + 1]);
+      const bool is_there = row < rows;
+      const size_t to = RULE == QUANTISED_OUT && !plain && is_there ? order[first + row] : first + row;
+      store_row<RULE == QUANTISED_IN>(y, to, is_there, n, column + warp_n, sums[i], half);
     }
 }
 

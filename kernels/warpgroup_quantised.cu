@@ -32,7 +32,7 @@ __device__ __forceinline__ void add_runs(float (&sums)[16][4], const float (&run
     for (unsigned e = 0; e < 4; ++e) sums[j][e] = fmaf(scales[e / 2], runs[j][e], sums[j][e]);
 }
 
-// Four neighbouring sums of a row, as store_sums writes two.
+// Four neighbouring sums of a row, as store_row writes two.
 template <bool ACTIVATES, class Out>
 __device__ __forceinline__ void store_four(Out *y, size_t row, unsigned n, unsigned at, const float4 &sums) {
   if (at >= n) return;

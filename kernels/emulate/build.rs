@@ -31,6 +31,7 @@ fn main() {
                 "warpgroup",
                 "arithmetic",
                 "numbers",
+                "traffic",
             ]
             .map(|name| here.join(format!("runtime/{name}.cpp"))),
         )

@@ -2,12 +2,12 @@
 //!
 //! It does at once what it is asked, or, to show what a GPU may do, as late as possible: when somebody waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use mixgate_emulate::{Architecture, Buffer};
+use mixgate_emulate::{Architecture, Buffer, Traffic};
 
 use super::OpError;
 use super::device::{Device, Memory, Multiplier, Staged};
@@ -22,9 +22,14 @@ pub struct Emulated {
     room_for_graphs: Option<AtomicUsize>,
     /// How often memory was asked for, on the device and page-locked on the host.
     allocations: AtomicUsize,
+    /// What kernels move, if that is counted.
+    counts: Option<Counts>,
     stream: Stream,
     recording: Mutex<Option<Vec<Launch>>>,
 }
+
+/// By kernel.
+type Counts = Arc<Mutex<BTreeMap<&'static str, Traffic>>>;
 
 /// Memory of the emulated device.
 pub struct EmulatedMemory {
@@ -45,7 +50,7 @@ struct Stream(Arc<Mutex<VecDeque<Work>>>);
 
 #[derive(Debug)]
 enum Work {
-    Launch(Launch, Architecture),
+    Launch(Launch, Architecture, Option<Counts>),
     Upload(Vec<u8>, Address),
     Copy(Address, Address, usize),
     Send(Arc<Mutex<Vec<u8>>>, usize, Address),
@@ -85,8 +90,8 @@ impl Work {
             mixgate_emulate::download(from.0, bytes).map_err(|fault| failed("download", &fault))
         };
         match self {
-            Self::Launch(launch, architecture) => {
-                run(&launch, architecture).map_err(|fault| failed(launch.kernel, &fault))
+            Self::Launch(launch, architecture, counts) => {
+                run(&launch, architecture, counts).map_err(|fault| failed(launch.kernel, &fault))
             }
             Self::Upload(bytes, to) => upload(&bytes, to),
             Self::Copy(from, to, bytes) => {
@@ -212,7 +217,11 @@ impl Device for Emulated {
             launches.push(launch.clone());
             return Ok(());
         }
-        self.ask(Work::Launch(launch.clone(), self.architecture))
+        self.ask(Work::Launch(
+            launch.clone(),
+            self.architecture,
+            self.counts.clone(),
+        ))
     }
 
     fn capture<E: From<OpError>>(
@@ -259,6 +268,21 @@ impl Emulated {
         }
     }
 
+    /// One that counts what kernels move. It takes several times as long.
+    pub fn counting(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            counts: Some(Counts::default()),
+            ..Self::default()
+        }
+    }
+
+    /// What each kernel has moved, if that is counted.
+    pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        let counts = self.counts.as_ref();
+        counts.map_or_else(BTreeMap::new, |counts| counts.lock().unwrap().clone())
+    }
+
     /// How often memory was asked for, on the device and page-locked on the host.
     pub fn allocations(&self) -> usize {
         self.allocations.load(Relaxed)
@@ -288,7 +312,11 @@ impl Emulated {
 }
 
 /// Runs one launch to its end or its first fault. Any kernel of `kernels/` may begin before the one before has ended.
-fn run(launch: &Launch, architecture: Architecture) -> Result<(), mixgate_emulate::Fault> {
+fn run(
+    launch: &Launch,
+    architecture: Architecture,
+    counts: Option<Counts>,
+) -> Result<(), mixgate_emulate::Fault> {
     let argument = |argument: &Argument| match *argument {
         Argument::Address(Address(at)) => mixgate_emulate::Argument::Pointer(at),
         Argument::U32(number) => mixgate_emulate::Argument::U32(number),
@@ -303,7 +331,12 @@ fn run(launch: &Launch, architecture: Architecture) -> Result<(), mixgate_emulat
         architecture,
         arguments: launch.arguments.iter().map(argument).collect(),
     };
-    emulated.run()
+    let Some(counts) = counts else {
+        return emulated.run();
+    };
+    let traffic = emulated.run_counted()?;
+    *(counts.lock().unwrap().entry(launch.kernel)).or_default() += traffic;
+    Ok(())
 }
 
 /// A fault names its kernel first, as the error does.

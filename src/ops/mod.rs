@@ -20,7 +20,7 @@ mod device;
 mod dot;
 mod embedding;
 #[cfg(test)]
-mod emulated;
+pub mod emulated;
 mod experts;
 mod lanes;
 mod launch;

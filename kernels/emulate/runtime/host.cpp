@@ -1,6 +1,7 @@
 // What Rust calls: buffers, copies, launches.
 
 #include "machine.h"
+#include "traffic.h"
 
 using namespace emulated::runtime;
 using emulated::Entry;
@@ -57,10 +58,10 @@ extern "C" int emulated_parameters(const char *name) {
 }
 
 // Runs a kernel, one that begins before the kernel before has ended if `programmatic`; 0, or 1 with a sentence in `fault`.
-// `architecture` is a number of enum Architecture.
+// `architecture` is a number of enum Architecture. What is moved is added to `traffic`, unless that is null.
 extern "C" int emulated_launch(const char *name, const unsigned *grid, const unsigned *block, unsigned dynamic_bytes,
-                               bool programmatic, unsigned architecture, void *const *arguments, unsigned count, char *fault,
-                               std::size_t room) {
+                               bool programmatic, unsigned architecture, void *const *arguments, unsigned count, Traffic *traffic,
+                               char *fault, std::size_t room) {
   Machine &m = machine();
   m.entry = nullptr;
   for (unsigned i = 0; i < emulated_entry_count; ++i)
@@ -95,12 +96,15 @@ extern "C" int emulated_launch(const char *name, const unsigned *grid, const uns
   m.fault_room = room;
   m.failed = false;
   m.launch_serial = m.block_serial + 1;
+  count_into(traffic);
   for (unsigned z = 0; z < grid[2] && !m.failed; ++z)
     for (unsigned y = 0; y < grid[1] && !m.failed; ++y)
       for (unsigned x = 0; x < grid[0] && !m.failed; ++x) {
         m.block = {x, y, z};
         run_block();
+        count_block_ended();
       }
   m.now = nullptr;
+  count_into(nullptr);
   return m.failed;
 }

@@ -5,6 +5,7 @@
 // warp; within a warp, if the clock has ticked since (__syncwarp ticks, a shuffle does not: it orders no memory).
 
 #include "machine.h"
+#include "traffic.h"
 
 namespace emulated::runtime {
 
@@ -131,6 +132,9 @@ void judge(std::uintptr_t at, unsigned bytes, bool write, bool atomic, bool chec
 
 using namespace emulated::runtime;
 
+// Which place in the program this is.
+#define CALLER __builtin_return_address(0)
+
 namespace emulated {
 
 void touch(const void *at, unsigned bytes, bool write, bool atomic) {
@@ -139,31 +143,37 @@ void touch(const void *at, unsigned bytes, bool write, bool atomic) {
 
 uint4 load16(const void *at) {
   touch(at, 16, false, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 16, false);
   return *static_cast<const uint4 *>(at);
 }
 
 uint2 load8(const void *at) {
   touch(at, 8, false, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 8, false);
   return *static_cast<const uint2 *>(at);
 }
 
 unsigned load4(const void *at) {
   touch(at, 4, false, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 4, false);
   return *static_cast<const unsigned *>(at);
 }
 
 void store16(void *at, const uint4 &value) {
   touch(at, 16, true, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 16, true);
   *static_cast<uint4 *>(at) = value;
 }
 
 void store8(void *at, const uint2 &value) {
   touch(at, 8, true, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 8, true);
   *static_cast<uint2 *>(at) = value;
 }
 
 void store4(void *at, unsigned value) {
   touch(at, 4, true, false);
+  count(CALLER, reinterpret_cast<std::uintptr_t>(at), 4, true);
   *static_cast<unsigned *>(at) = value;
 }
 
@@ -180,6 +190,8 @@ void copy_async(void *to, const void *from, unsigned bytes, unsigned valid) {
   Shadow *shadow = shadow_of(target, bytes, true, shared, offset);
   if (!shadow || !shared) fail("copies by cp.async to what is no shared memory");
   for (unsigned i = 0; i < bytes; ++i) shadow[i].in_flight = true;
+  if (valid) count(CALLER, source, valid, false);
+  count(CALLER, target, bytes, true);
   m.now->pending.push_back({static_cast<unsigned char *>(to), static_cast<const unsigned char *>(from), bytes, valid, m.now->groups});
 }
 
@@ -245,8 +257,8 @@ void __tsan_func_exit() {}
 void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 #define ACCESS(bytes) \
-  void __tsan_read##bytes(void *at) { judge(AT, bytes, false, false, true); } \
-  void __tsan_write##bytes(void *at) { judge(AT, bytes, true, false, true); } \
+  void __tsan_read##bytes(void *at) { judge(AT, bytes, false, false, true); count(CALLER, AT, bytes, false); } \
+  void __tsan_write##bytes(void *at) { judge(AT, bytes, true, false, true); count(CALLER, AT, bytes, true); } \
   void __tsan_volatile_read##bytes(void *at) { judge(AT, bytes, false, false, true); } \
   void __tsan_volatile_write##bytes(void *at) { judge(AT, bytes, true, false, true); } \
   void __tsan_unaligned_read##bytes(void *at) { judge(AT, bytes, false, false, false); } \

@@ -11,6 +11,7 @@
 
 #include "arithmetic.h"
 #include "machine.h"
+#include "traffic.h"
 
 #include <functional>
 
@@ -66,7 +67,10 @@ template <class Element, class Take, class Sum> void each_element(const unsigned
 }  // namespace
 
 void load_matrix(unsigned *fragment, unsigned count, bool transposed, const void *row) {
-  if (lane() < 8 * count) touch(row, 16, false, false);
+  if (lane() < 8 * count) {
+    touch(row, 16, false, false);
+    runtime::count(__builtin_return_address(0), reinterpret_cast<std::uintptr_t>(row), 16, false);
+  }
   const unsigned char *all = meet(EVERYBODY, MATRIX, &row, sizeof row);
   const unsigned g = lane() / 4, t = lane() % 4;
   for (unsigned matrix = 0; matrix < count; ++matrix) {
@@ -82,6 +86,7 @@ void load_matrix(unsigned *fragment, unsigned count, bool transposed, const void
 
 void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  count_products(16 * 8 * 16 / LANES);
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
   const auto apart = [=](const Bytes &bytes) { return Factors(bytes.numbers, 16, type); };
   const Architecture whose = machine().architecture;
@@ -90,6 +95,7 @@ void mma_m16n8k16(float *d, const unsigned *a, const unsigned *b, Type type) {
 
 void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b) {
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  count_products(16 * 8 * 32 / LANES);
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
   each_element(all, d, std::identity(), [](int c, const Bytes &a, const Bytes &b) {
     for (unsigned k = 0; k < 32; ++k) c += std::int8_t(a.codes[k]) * std::int8_t(b.codes[k]);
@@ -100,6 +106,7 @@ void mma_m16n8k32_s8(int *d, const unsigned *a, const unsigned *b) {
 void mma_m16n8k32_e4m3(float *d, const unsigned *a, const unsigned *b) {
   if (machine().architecture == AMPERE) fail("multiplies E4M3, which Ampere's tensor cores do not");
   const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  count_products(16 * 8 * 32 / LANES);
   const unsigned char *all = meet(EVERYBODY, MMA, &mine, sizeof mine);
   each_element(all, d, std::identity(), [](float c, const Bytes &a, const Bytes &b) {
     return dot_add_32_e4m3(c, a.codes, b.codes);

@@ -6,6 +6,7 @@
 // bytes permuted by bits 7 to 9 of the address. Fragments of a and d are mma.m16n8k16's, 16 rows to a warp.
 
 #include "machine.h"
+#include "traffic.h"
 
 namespace emulated {
 
@@ -104,6 +105,7 @@ void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_
   if (m.architecture != HOPPER) fail("multiplies by warpgroups, which Hopper alone does");
   if (m.threads % GROUP) fail("multiplies by warpgroups in a block of %u threads, which are no whole ones", m.threads);
   if (!m.now->fenced) fail("multiplies by warpgroups without a fence of its registers");
+  count_products(std::uint64_t(64) * tiles * 8 * K / GROUP);
   Asked mine = {{}, {a_matrix, b_matrix}};
   if (a) std::memcpy(mine.a, a, sizeof mine.a);
   const unsigned char *all = meet(EVERYBODY, WGMMA, &mine, sizeof mine);

@@ -8,167 +8,17 @@
 //!
 //! It knows no device's speed and nothing of tensors.
 
-use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod buffer;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
-/// What kernels read and write: plain numbers.
-///
-/// # Safety
-/// Any bytes are a value, and there is no padding.
-#[allow(unsafe_code)]
-pub unsafe trait Element: Copy + Send + 'static {}
-macro_rules! elements {
-    ($($t:ty),*) => { $(
-        // SAFETY: numbers have no padding, and any bytes are one.
-        #[allow(unsafe_code)]
-        unsafe impl Element for $t {}
-    )* };
-}
-elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
-
-/// Device memory: `len` elements, 256-byte aligned as cudaMalloc's are, known to the judge.
-pub struct Buffer<T: Element> {
-    memory: Box<UnsafeCell<[Line]>>,
-    len: usize,
-    elements: std::marker::PhantomData<T>,
-}
-
-#[repr(align(256))]
-#[derive(Clone, Copy)]
-struct Line(#[allow(dead_code, reason = "read through the buffer's address")] [u8; 256]);
-
-// SAFETY: the memory is touched under the machine's lock only.
-#[allow(unsafe_code)]
-unsafe impl<T: Element> Send for Buffer<T> {}
-// SAFETY: as above.
-#[allow(unsafe_code)]
-unsafe impl<T: Element> Sync for Buffer<T> {}
-
-impl<T: Element> Buffer<T> {
-    /// With these elements in it.
-    pub fn new(elements: &[T]) -> Self {
-        let buffer = Self::allocate(elements.len(), true);
-        let _machine = machine();
-        // SAFETY: as many bytes as `allocate` made room for, which nobody else touches under the lock.
-        #[allow(unsafe_code)]
-        unsafe {
-            let bytes = size_of_val(elements);
-            std::ptr::copy_nonoverlapping(elements.as_ptr().cast::<u8>(), buffer.start(), bytes);
-        }
-        buffer
-    }
-
-    /// Full of bytes that nobody has written: reading one before a kernel has written it is a fault.
-    pub fn poisoned(len: usize) -> Self {
-        Self::allocate(len, false)
-    }
-
-    fn allocate(len: usize, initialised: bool) -> Self {
-        let lines = (len * size_of::<T>()).div_ceil(256).max(1);
-        let memory: Box<[Line]> = vec![Line([0xcc; 256]); lines].into_boxed_slice();
-        // SAFETY: UnsafeCell has the layout of what is in it.
-        #[allow(unsafe_code)]
-        let memory = unsafe { Box::from_raw(Box::into_raw(memory) as *mut UnsafeCell<[Line]>) };
-        let buffer = Self {
-            memory,
-            len,
-            elements: std::marker::PhantomData,
-        };
-        let _machine = machine();
-        // SAFETY: the memory lives until `drop` takes it back.
-        #[allow(unsafe_code)]
-        unsafe {
-            emulated_register(buffer.start().cast(), len * size_of::<T>(), initialised);
-        }
-        buffer
-    }
-
-    /// What is in it now.
-    ///
-    /// # Panics
-    /// If there is an element that nobody has written.
-    pub fn values(&self) -> Vec<T> {
-        let _machine = machine();
-        // SAFETY: registered by `allocate`.
-        #[allow(unsafe_code)]
-        let unwritten = unsafe { emulated_unwritten(self.start().cast()) };
-        assert_eq!(unwritten, 0, "bytes of the buffer that nobody has written");
-        self.copied()
-    }
-
-    /// What is in it now, whether anybody has written it or not.
-    pub fn raw_values(&self) -> Vec<T> {
-        let _machine = machine();
-        self.copied()
-    }
-
-    fn copied(&self) -> Vec<T> {
-        let mut values = Vec::with_capacity(self.len);
-        // SAFETY: `len` elements lie there, aligned; any bytes are an element.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::ptr::copy_nonoverlapping(self.start().cast::<T>(), values.as_mut_ptr(), self.len);
-            values.set_len(self.len);
-        }
-        values
-    }
-
-    /// Writes elements from `index` on, as a copy from the host does.
-    ///
-    /// # Panics
-    /// If they reach beyond its end.
-    pub fn write(&self, index: usize, elements: &[T]) {
-        assert!(index + elements.len() <= self.len, "beyond the buffer");
-        let _machine = machine();
-        // SAFETY: within the buffer, as just checked; nobody else touches it under the lock.
-        #[allow(unsafe_code)]
-        unsafe {
-            let to = self.start().cast::<T>().add(index);
-            std::ptr::copy_nonoverlapping(elements.as_ptr(), to, elements.len());
-            emulated_written(to.cast(), size_of_val(elements));
-        }
-    }
-
-    /// How many elements it holds.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Its address, as a kernel's argument.
-    pub fn pointer(&self) -> Argument {
-        self.pointer_at(0)
-    }
-
-    /// The address of one of its elements, as a kernel's argument.
-    pub fn pointer_at(&self, index: usize) -> Argument {
-        Argument::Pointer(self.start() as u64 + (index * size_of::<T>()) as u64)
-    }
-
-    fn start(&self) -> *mut u8 {
-        self.memory.get().cast()
-    }
-}
-
-impl<T: Element> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        let _machine = machine();
-        // SAFETY: registered by `allocate`.
-        #[allow(unsafe_code)]
-        unsafe {
-            emulated_unregister(self.start().cast());
-        }
-    }
-}
+pub use buffer::{Buffer, Element};
+pub use traffic::{Moved, Traffic};
 
 /// Copies from the host to an address within a buffer.
 ///
@@ -273,6 +123,20 @@ impl Launch<'_> {
     /// # Errors
     /// [`Fault`]; buffers then hold what was written before.
     pub fn run(&self) -> Result<(), Fault> {
+        self.started(None)
+    }
+
+    /// The same, and what it moved. It takes several times as long.
+    ///
+    /// # Errors
+    /// As [`Launch::run`].
+    pub fn run_counted(&self) -> Result<Traffic, Fault> {
+        let mut traffic = Traffic::default();
+        self.started(Some(&mut traffic))?;
+        Ok(traffic)
+    }
+
+    fn started(&self, traffic: Option<&mut Traffic>) -> Result<(), Fault> {
         let kernel =
             CString::new(self.kernel).map_err(|_| Fault("no kernel has such a name".into()))?;
         let mut values: Vec<u64> = (self.arguments.iter())
@@ -282,7 +146,7 @@ impl Launch<'_> {
                 Argument::F32(number) => u64::from_ne_bytes(widened(number.to_ne_bytes())),
             })
             .collect();
-        launch_raw(
+        launch_into(
             &kernel,
             self.grid,
             self.block,
@@ -290,6 +154,7 @@ impl Launch<'_> {
             self.programmatic,
             self.architecture,
             &mut values,
+            traffic,
         )
     }
 }
@@ -315,14 +180,37 @@ pub fn launch_raw(
     architecture: Architecture,
     values: &mut [u64],
 ) -> Result<(), Fault> {
+    launch_into(
+        kernel,
+        grid,
+        block,
+        shared_bytes,
+        programmatic,
+        architecture,
+        values,
+        None,
+    )
+}
+
+#[allow(clippy::too_many_arguments, reason = "as the driver's call has them")]
+fn launch_into(
+    kernel: &std::ffi::CStr,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    programmatic: bool,
+    architecture: Architecture,
+    values: &mut [u64],
+    traffic: Option<&mut Traffic>,
+) -> Result<(), Fault> {
     let mut addresses: Vec<*mut c_void> = values
         .iter_mut()
         .map(|value| std::ptr::from_mut(value).cast())
         .collect();
     let mut said = [0u8; 512];
     let _machine = machine();
-    // SAFETY: grid and block are three numbers, arguments `len` addresses of 8 bytes each, and the runtime writes at most
-    // `said.len()` bytes with a zero at the end. Every access of the kernel is judged before it is made.
+    // SAFETY: grid and block are three numbers, arguments `len` addresses of 8 bytes each, the traffic is laid out as
+    // the runtime's or null, and the runtime writes at most `said.len()` bytes with a zero at the end. Every access of the kernel is judged before it is made.
     #[allow(unsafe_code)]
     let failed = unsafe {
         emulated_launch(
@@ -334,6 +222,7 @@ pub fn launch_raw(
             architecture as u32,
             addresses.as_mut_ptr(),
             addresses.len() as u32,
+            traffic.map_or(std::ptr::null_mut(), std::ptr::from_mut),
             said.as_mut_ptr().cast(),
             said.len(),
         )
@@ -377,6 +266,7 @@ unsafe extern "C" {
         architecture: u32,
         arguments: *mut *mut c_void,
         count: u32,
+        traffic: *mut Traffic,
         fault: *mut c_char,
         room: usize,
     ) -> c_int;

@@ -4,6 +4,7 @@ mod memory;
 mod numbers;
 mod order;
 mod tensor_cores;
+mod traffic;
 mod warpgroups;
 mod warps;
 

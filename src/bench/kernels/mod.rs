@@ -319,3 +319,5 @@ const KEPT_FREE: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;

@@ -340,7 +340,7 @@ fn ones_on_a_diagonal_read_every_weight_back() {
 
 #[test]
 fn an_output_has_the_same_bits_in_every_tile_and_alone() {
-    let (m, n, k) = (19, 72, 512);
+    let (m, n, k) = (70, 72, 512);
     let x = narrow_floats(35, m * k);
     let pairs = PackedFormat::ALL
         .into_iter()
@@ -357,6 +357,11 @@ fn an_output_has_the_same_bits_in_every_tile_and_alone() {
             assert_eq!(bits(tile, &x), all, "{format:?} {tile:?}");
             let last = bits(tile, &x[(m - 1) * k..]);
             assert_eq!(last, all[(m - 1) * n..], "{format:?} {tile:?}");
+            // As many as leave a warp half of its rows, or none, and one more.
+            for rows in [8, 9, 16, 17, 32, 33, 49, 64] {
+                let some = bits(tile, &x[..rows * k]);
+                assert_eq!(some, all[..rows * n], "{format:?} {tile:?} {rows}");
+            }
         }
     }
 }

@@ -17,7 +17,7 @@
 // Four warps, 16 rows each. Scores stay in registers: the accumulator of q * k^T is the fragment that p * v takes.
 // Tiles of keys begin at multiples of 64 of the position, and what a row does not see adds exact zeros: how a prompt is cut
 // into chunks of two rows or more, or who shares the step, changes nothing. A chunk of one row differs by the rounding of the
-// weights.
+// weights. On a Hopper, steps with more than 64 rows of a sequence are warpgroup_prefill.cu's, with the same bits.
 #include "attention.cuh"
 
 namespace {

@@ -10,11 +10,11 @@
 // Matrices in shared memory are rows of 64 bf16, 128 bytes, beside each other, from a multiple of 1,024 bytes on; the chunks of
 // 16 bytes of each row are permuted by the row's number: chunk c of row r lies at c ^ (r % 8).
 //
-// A right matrix may lie there either way. Its rows may be its columns, with 16 elements of k beside each other (K-major), or k,
-// with its columns beside each other (MN-major): then a row of 128 bytes holds 64 columns of one k, eight rows are eight of k,
-// and the next 64 columns are another such matrix. What the descriptor's two distances mean then (PTX ISA, "Strides"; the
-// canonical layouts in CUTLASS's mma_traits_sm90_gmma.hpp say the same): the stride is from eight rows to the next eight, either
-// way; the leading one from 64 columns to the next 64, and nothing if k lies beside each other.
+// A right matrix may lie there either way. Its rows may be its columns, with 16 elements of k beside each other (K-major), or
+// k, with its columns beside each other (MN-major): then a row of 128 bytes holds 64 columns of one k, eight rows are eight of
+// k, and the next 64 columns are another such matrix. What the descriptor's two distances mean (PTX ISA, "Strides"; the
+// canonical layouts in CUTLASS's mma_traits_sm90_gmma.hpp say the same): the stride is from eight rows to the next eight,
+// either way; the leading one from 64 columns to the next 64, and nothing if k lies beside each other.
 #pragma once
 
 #include "device.cuh"
@@ -95,8 +95,8 @@ template <unsigned N> __device__ __forceinline__ void wait_for_all_but_last(floa
 #endif
 }
 
-// Keeps the work that comes to `result`, which is never negative, before the wait that follows it. ptxas moves a wait ahead of all
-// that does not need its sums; it does not move it past an instruction that may sleep, which this would if it ever ran.
+// Keeps the work that comes to `result`, which is never negative, before the wait that follows it. ptxas moves a wait ahead of
+// all that does not need its sums; it does not move it past an instruction that may sleep, which this would if it ever ran.
 __device__ __forceinline__ void finish_before_waiting(float result) {
 #ifdef MIXGATE_EMULATED
   (void)result;

@@ -52,7 +52,8 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   const unsigned token = cu_seqlens_q[tile.sequence] + tile.row;
   const unsigned rows_left = cu_seqlens_q[tile.sequence + 1] - token, rows = min(ROWS, rows_left);
   // Position of the tile's first row, and the keys that some row of it sees; tiles of keys, counted from position 0.
-  const unsigned position = context_lens[tile.sequence] - rows_left, end = position + rows, first = first_seen(position, window);
+  const unsigned position = context_lens[tile.sequence] - rows_left, end = position + rows;
+  const unsigned first = first_seen(position, window);
   const unsigned begin_tile = first / KEYS, end_tile = (end + KEYS - 1) / KEYS;
   const unsigned *table = block_tables + table_starts[tile.sequence];
 
@@ -74,7 +75,8 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   commit_async();
 
   // Each warp copies the rows of eight keys, eight lanes the 128 bytes of a matrix's row. Where a key lies one lane finds for
-  // all, by a look into the table; a tile ahead, as the table is far. `its_row` counts rows of one key head in the cache.
+  // all, by a look into the table; a tile ahead, as the table is far. `its_row` counts
+  // rows of one key head in the cache, of which 2^32 would be half a terabyte or more.
   unsigned asked = begin_tile, stage_of_asked = 0;
   unsigned at = begin_tile * KEYS + warp * 8 + lane % 8, block = at / block_size, offset = at % block_size;
   const unsigned blocks_of_tile = KEYS / block_size, rest_of_tile = KEYS % block_size;

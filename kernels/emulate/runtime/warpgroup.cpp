@@ -34,7 +34,8 @@ struct Described {
 Described described(std::uint64_t matrix) {
   const auto field = [=](unsigned from) { return unsigned(matrix >> from & 0x3fff) << 4; };
   const Described it = {field(0), field(16), field(32)};
-  if (matrix >> 62 != 1) fail("multiplies a matrix that is not permuted by 128 bytes, which is all that the emulation knows");
+  if (matrix >> 62 != 1)
+    fail("multiplies a matrix that is not permuted by 128 bytes, which is all that the emulation knows");
   if (matrix & 0x3fff'c000'c000'c000)
     fail("multiplies a matrix whose descriptor (%#llx) has bits that the emulation knows nothing of", static_cast<unsigned long long>(matrix));
   if ((it.start & ~127u) % 1024) fail("multiplies a matrix whose pattern begins at %u, no multiple of 1024", it.start);

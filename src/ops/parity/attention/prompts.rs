@@ -57,7 +57,6 @@ fn random_steps_match_cpu_and_have_the_bits_of_warps() {
     }
 }
 
-/// Scores of hundreds: a product that is rounded, and the same that is not, differ by more than a power of two forgives.
 #[test]
 fn rows_with_large_scores_get_the_same_bits_in_chunks() {
     for (dim, window) in [(64, 0), (64, 90), (128, 0)] {
@@ -70,6 +69,44 @@ fn rows_with_large_scores_get_the_same_bits_in_chunks() {
         for (rows, end) in [(20, 210), (77, 210), (70, 133), (33, 96)] {
             assert_eq!(said(rows, end), whole[end - rows..end], "{rows} to {end}");
         }
+    }
+}
+
+/// Six keys share the weight, and what they say lies as near as may be to half way between two numbers of bf16: multiplied once
+/// more by anything but one, sum and weight are rounded apart, and some quotient falls to the other side.
+#[test]
+fn a_tile_of_which_a_row_sees_nothing_leaves_it_as_it_was() {
+    for dim in [64, 128] {
+        // A score times its scale is no f32. A weight is two to the power of what it is off by.
+        let (key, scale) = (2.9375, std::f32::consts::LOG2_E / (dim as f32).sqrt());
+        let score = key * dim as f32;
+        let weight = score.mul_add(scale, -(score * scale)).exp2();
+        assert_ne!(weight, 1.0);
+        // Three bf16 that sum up to a number of 24 digits.
+        let cut = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let parts = |i: usize| {
+            let half_way = 1.0 + (2 * (i % 16) + 1) as f32 / 256.0;
+            let near = (6.0 * half_way * weight).to_bits() + i as u32 / 16 - 2;
+            let sum = f32::from_bits(near);
+            let (high, rest) = (cut(sum), sum - cut(sum));
+            [high, cut(rest), rest - cut(rest), 0.0, 0.0, 0.0]
+        };
+        let said = |rows| {
+            let case = case(&[(rows, 71)], [1, 1, dim], 16);
+            let mut inputs = case.inputs(case.sequences[0], 5);
+            inputs.q.fill(1.0);
+            inputs.k.fill(-key);
+            for needle in 0..6 {
+                let its = (8 + needle) * dim;
+                inputs.k[its..][..dim].fill(key);
+                for i in 0..dim {
+                    inputs.v[its + i] = parts(i)[needle];
+                }
+            }
+            case.attend_to(&[inputs])
+        };
+        // Positions 40 to 63 do not see the tile of key 64, which 64 to 70 do.
+        assert_eq!(said(31), said(71)[40..], "{dim}");
     }
 }
 

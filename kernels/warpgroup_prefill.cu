@@ -2,7 +2,7 @@
 // are paged_prefill.cu's, and so is every bit.  Bound: arithmetic; not measured yet.
 //
 // paged_prefill_d*_warpgroups. Grid: x = heads, so that those of one key head read its keys from L2 at about the same time;
-// y = tiles: at most num_tokens / 128 + num_seqs. Dynamic shared memory: 4 * 2 * 64 * head_dim bf16: four tiles of keys and
+// y = tiles: at most num_tokens / 128 + num_seqs. Dynamic shared memory: 5 * 2 * 64 * head_dim bf16: five tiles of keys and
 // values.
 //
 // Each of two warpgroups has 64 rows. Their queries stay in registers: a product of 64 x 64 x 16 that reads both sides from
@@ -10,8 +10,10 @@
 // cache, with rows of k; p, the weights, are in registers.
 //
 // A step of a warpgroup: scores of tile t and sums of tile t - 1 are asked for, in this order. When the scores are there their
-// softmax is taken, while the sums are added up, and then the other warpgroup's scores: tensor cores always have some product
-// before them. Of the STAGES tiles in shared memory keys of t and values of t - 1 are being read, and two are under way.
+// softmax is taken, while the sums are added up, and then the other warpgroup's products. Both meet once a step, when each has
+// asked: one may take its softmax while the other has already asked for the next, so that tensor cores have some product before
+// them. Of the STAGES tiles in shared memory keys of t and values of t - 1 are being read, t + 1 is there or about to be, two
+// are under way.
 //
 // Tiles of keys are those of paged_prefill.cu, and a row's scores, weights and sums are made of the same numbers in the same
 // order. Tiles that only the other warpgroup's rows see are not multiplied; they would add nothing (attention.cuh).
@@ -20,9 +22,9 @@
 
 namespace {
 
-constexpr unsigned ROWS = 128, THREADS = ROWS / 64 * WARPGROUP, STAGES = 4;
-// Of those who copy. Warpgroups come there from different places, which __syncthreads does not allow.
-constexpr unsigned TILE_IS_THERE = 1;
+constexpr unsigned ROWS = 128, THREADS = ROWS / 64 * WARPGROUP, STAGES = 5;
+// A barrier to which warpgroups come from different places, which __syncthreads does not allow.
+constexpr unsigned STEP = 1;
 
 // Products of 16 of k, with as many columns as d has.
 template <bool FROM_ZERO, bool BY_ROWS_OF_K>
@@ -75,8 +77,8 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   commit_async();
 
   // Each warp copies the rows of eight keys, eight lanes the 128 bytes of a matrix's row. Where a key lies one lane finds for
-  // all, by a look into the table; a tile ahead, as the table is far. `its_row` counts
-  // rows of one key head in the cache, of which 2^32 would be half a terabyte or more.
+  // all, by a look into the table; a tile ahead, as the table is far. `its_row` counts rows of one key head in the cache, of
+  // which 2^32 would be half a terabyte.
   unsigned asked = begin_tile, stage_of_asked = 0;
   unsigned at = begin_tile * KEYS + warp * 8 + lane % 8, block = at / block_size, offset = at % block_size;
   const unsigned blocks_of_tile = KEYS / block_size, rest_of_tile = KEYS % block_size;
@@ -112,19 +114,22 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
 #pragma unroll 1
   for (unsigned ahead = 0; ahead + 2 < STAGES; ++ahead) ask_next();
 
-  wait_async<STAGES - 2>();
+  // The queries and the first tile are there.
+  wait_async<STAGES - 3>();
+  fence_shared();
   __syncthreads();
   unsigned of_queries[D / 16][4];
 #pragma unroll
   for (unsigned step = 0; step < D / 16; ++step)
     load_matrix_x4(of_queries[step], place_of_query(warp * 16 + lane % 16, 2 * step + lane / 16));
 
-  // Everybody's copies of the step's tile are there. All have waited for the step before: the tile before that one may be
-  // overwritten.
-  const auto begin_step = [&] {
-    wait_async<STAGES - 3>();
+  // All have asked for this step's products, so they have waited for those of the step before, and the values that these took
+  // may be overwritten. Everybody's copies of the next step's tile are there.
+  const auto prepare_next = [&] {
+    wait_async<STAGES - 4>();
     fence_shared();
-    named_barrier(TILE_IS_THERE, THREADS);
+    named_barrier(STEP, THREADS);
+    ask_next();
   };
 
   // The tiles that this warpgroup's rows see; for one without rows, those after all.
@@ -163,16 +168,12 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
 
   unsigned now = begin_tile;
 #pragma unroll 1
-  for (; now < my_begin; ++now) {
-    begin_step();
-    ask_next();
-  }
+  for (; now < my_begin; ++now) prepare_next();
   if (my_begin < my_end) {
     unsigned stage = (now - begin_tile) % STAGES;
-    begin_step();
     warpgroup_fence();
     ask_for_scores(stage);
-    ask_next();
+    prepare_next();
     wait_for_products(scores);
     hide_unseen(scores, now * KEYS, top + warp % 4 * 16, window);
     softmax.take(scores, scale, kept);
@@ -182,11 +183,10 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
       // From a shuffle, so that the compiler knows it to be one number in a warp, as descriptors are.
       const unsigned before = __shfl_sync(ALL_LANES, stage, 0);
       stage = (before + 1) % STAGES;
-      begin_step();
       warpgroup_fence();
       ask_for_scores(stage);
       ask_for_sums(before);
-      ask_next();
+      prepare_next();
       wait_for_all_but_last(scores);
       hide_unseen(scores, now * KEYS, top + warp % 4 * 16, window);
       softmax.take(scores, scale, kept);
@@ -199,10 +199,7 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
     ask_for_sums(stage);
     wait_for_products(sums);
 #pragma unroll 1
-    for (; now < end_tile; ++now) {
-      begin_step();
-      ask_next();
-    }
+    for (; now < end_tile; ++now) prepare_next();
     store_rows(out + (size_t(token) * heads + head) * D, sums, softmax, warp * 16 + lane / 4, rows, size_t(heads) * D);
   }
 }

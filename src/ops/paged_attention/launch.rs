@@ -143,10 +143,10 @@ impl Prefill {
                 panic!("heads of {other} were refused when the model was loaded. This is a bug.")
             }
         };
-        // 64 rows of queries and two tiles of 64 keys and values each; or four of keys and values.
+        // 64 rows of queries and two tiles of 64 keys and values each; or five of keys and values.
         let tiles_of_64 = match self {
             Self::Warps => 5,
-            Self::Warpgroups => 8,
+            Self::Warpgroups => 10,
         };
         Launch {
             kernel,

@@ -10,6 +10,8 @@ fn tiles_of_every_length_and_place_match_cpu() {
     let sequences = [(64, 64), (1, 90), (65, 130), (128, 191), (129, 129)];
     case(&sequences, [2, 1, 64], 16).attend(&seeds(5));
     case(&[(130, 197), (1, 3), (66, 66)], [1, 1, 128], 16).attend(&seeds(3));
+    // More tiles of keys than twice what shared memory holds.
+    case(&[(130, 770)], [1, 1, 64], 16).attend(&seeds(1));
 }
 
 #[test]

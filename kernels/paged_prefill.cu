@@ -17,47 +17,17 @@
 // Four warps, 16 rows each. Scores stay in registers: the accumulator of q * k^T is the fragment that p * v takes.
 // Tiles of keys begin at multiples of 64 of the position, and what a row does not see adds exact zeros: how a prompt is cut
 // into chunks of two rows or more, or who shares the step, changes nothing. A chunk of one row differs by the rounding of the
-// weights.
-#include "device.cuh"
+// weights. On a Hopper, steps with more than 64 rows of a sequence are warpgroup_prefill.cu's, with the same bits.
+#include "attention.cuh"
 
 namespace {
 
-constexpr unsigned ROWS = 64, KEYS = 64, THREADS = 128;
+constexpr unsigned ROWS = 64, THREADS = 128;
 
 // Where chunk `chunk` (8 elements) of row `row` lies in a tile, such that eight rows of an ldmatrix lie in different banks.
 template <unsigned D> __device__ __forceinline__ unsigned swizzled(unsigned row, unsigned chunk) {
   constexpr unsigned CHUNKS = D / 8;
   return row * D + (CHUNKS >= 8 ? chunk ^ (row % 8) : chunk ^ (row / 2 % 4)) * 8;
-}
-
-// A tile's sequence, and its first row counted within it. `sequence` is num_seqs if there is no such tile.
-struct Tile {
-  unsigned sequence, row;
-};
-
-__device__ __forceinline__ Tile tile_of(const unsigned *cu_seqlens_q, const unsigned *context_lens,
-                                        unsigned num_seqs, unsigned tile) {
-  const unsigned lane = threadIdx.x % WARP;
-  unsigned before = 0;
-  for (unsigned first = 0; first < num_seqs; first += WARP) {
-    const unsigned sequence = first + lane;
-    const unsigned rows = sequence < num_seqs ? cu_seqlens_q[sequence + 1] - cu_seqlens_q[sequence] : 0;
-    const unsigned own = rows > 1 && context_lens[sequence] >= rows ? (rows + ROWS - 1) / ROWS : 0;
-    unsigned until = own;
-#pragma unroll
-    for (unsigned delta = 1; delta < WARP; delta *= 2) {
-      const unsigned its = __shfl_up_sync(ALL_LANES, until, delta);
-      if (lane >= delta) until += its;
-    }
-    const unsigned votes = __ballot_sync(ALL_LANES, before + until > tile);
-    if (votes != 0) {
-      const unsigned who = __ffs(votes) - 1;
-      const unsigned start = before + __shfl_sync(ALL_LANES, until - own, who);
-      return {first + who, (tile - start) * ROWS};
-    }
-    before += __shfl_sync(ALL_LANES, until, WARP - 1);
-  }
-  return {num_seqs, 0};
 }
 
 template <unsigned D>
@@ -69,7 +39,7 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   let_next_begin();
   const unsigned head = blockIdx.x, heads = gridDim.x, kv_head = head / (heads / kv_heads);
   // Last tiles first: they have the most keys, and would be waited for if they began at the end.
-  const Tile tile = tile_of(cu_seqlens_q, context_lens, num_seqs, gridDim.y - 1 - blockIdx.y);
+  const Tile tile = tile_of<ROWS>(cu_seqlens_q, context_lens, num_seqs, gridDim.y - 1 - blockIdx.y);
   wait_for_previous();
   if (tile.sequence == num_seqs) return;  // all of the block alike
   const unsigned token = cu_seqlens_q[tile.sequence] + tile.row;
@@ -77,7 +47,7 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   // Position of the tile's first row, and the keys that some row of it sees.
   const unsigned position = context_lens[tile.sequence] - rows_left;
   const unsigned end = position + rows;
-  const unsigned first = window != 0 && position + 1 > window ? position + 1 - window : 0, begin = first / KEYS * KEYS;
+  const unsigned first = first_seen(position, window), begin = first / KEYS * KEYS;
   const unsigned *table = block_tables + table_starts[tile.sequence];
 
   DYNAMIC_SHARED(memory);
@@ -112,7 +82,8 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
 
   // This lane's rows of the tile are `own` and own + 8.
   const unsigned own = warp * 16 + lane / 4;
-  float sums[TILES_D][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, weight[2] = {};
+  float sums[TILES_D][4] = {};
+  Softmax softmax;
   for (unsigned from = begin, stage = 0; from < end; from += KEYS, stage ^= 1) {
     wait_async<0>();
     // This tile is there, and everybody is done with the one before, which the next overwrites.
@@ -136,49 +107,15 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
       }
     }
 
-    // Only a tile at the edge of what some row of this warp sees has to be masked.
-    const unsigned top = position + warp * 16, bottom = top + 15;
-    const bool whole = from + KEYS - 1 <= top && (window == 0 || bottom - from < window);
-    if (!whole) {
-#pragma unroll
-      for (unsigned j = 0; j < TILES_K; ++j)
-#pragma unroll
-        for (unsigned c = 0; c < 4; ++c) {
-          const unsigned key = from + j * 8 + lane % 4 * 2 + c % 2, at = position + own + c / 2 * 8;
-          if (key > at || (window != 0 && at - key >= window)) scores[j][c] = -INFINITY;
-        }
-    }
-#pragma unroll
-    for (unsigned half = 0; half < 2; ++half) {
-      float best = maximum[half];
-#pragma unroll
-      for (unsigned j = 0; j < TILES_K; ++j) best = fmaxf(best, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
-      // Four lanes share a row.
-      best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 1));
-      best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, 2));
-      // A row that sees no key yet has no maximum; anything finite will do.
-      const float base = best == -INFINITY ? 0.0f : best * scale, kept = power_of_two(fmaf(maximum[half], scale, -base));
-      maximum[half] = best;
-      weight[half] *= kept;
-#pragma unroll
-      for (unsigned j = 0; j < TILES_K; ++j)
-#pragma unroll
-        for (unsigned c = 2 * half; c < 2 * half + 2; ++c) {
-          scores[j][c] = power_of_two(fmaf(scores[j][c], scale, -base));
-          weight[half] += scores[j][c];
-        }
-#pragma unroll
-      for (unsigned j = 0; j < TILES_D; ++j) {
-        sums[j][2 * half] *= kept;
-        sums[j][2 * half + 1] *= kept;
-      }
-    }
+    hide_unseen(scores, from, position + warp * 16, window);
+    float kept[2];
+    softmax.take(scores, scale, kept);
+    multiply_by(sums, kept);
 
 #pragma unroll
     for (unsigned step = 0; step < KEYS / 16; ++step) {
-      const float(&low)[4] = scores[2 * step], (&high)[4] = scores[2 * step + 1];
-      const unsigned a[4] = {pack_two(low[0], low[1]), pack_two(low[2], low[3]), pack_two(high[0], high[1]),
-                             pack_two(high[2], high[3])};
+      unsigned a[4];
+      pack_weights(scores, step, a);
 #pragma unroll
       for (unsigned j = 0; j < TILES_D; j += 2) {
         unsigned b[4];
@@ -190,18 +127,7 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
     }
   }
 
-#pragma unroll
-  for (unsigned half = 0; half < 2; ++half) {
-    float all = weight[half];
-    all += __shfl_xor_sync(ALL_LANES, all, 1);
-    all += __shfl_xor_sync(ALL_LANES, all, 2);
-    const unsigned row = own + 8 * half;
-    if (row >= rows) continue;
-    bf16 *to = out + (size_t(token + row) * heads + head) * D + lane % 4 * 2;
-#pragma unroll
-    for (unsigned j = 0; j < TILES_D; ++j)
-      store_word(to + j * 8, pack_two(sums[j][2 * half] / all, sums[j][2 * half + 1] / all));
-  }
+  store_rows(out + (size_t(token) * heads + head) * D, sums, softmax, own, rows, size_t(heads) * D);
 }
 
 }  // namespace

@@ -9,6 +9,12 @@
 //
 // Matrices in shared memory are rows of 64 bf16, 128 bytes, beside each other, from a multiple of 1,024 bytes on; the chunks of
 // 16 bytes of each row are permuted by the row's number: chunk c of row r lies at c ^ (r % 8).
+//
+// A right matrix may lie there either way. Its rows may be its columns, with 16 elements of k beside each other (K-major), or
+// k, with its columns beside each other (MN-major): then a row of 128 bytes holds 64 columns of one k, eight rows are eight of
+// k, and the next 64 columns are another such matrix. What the descriptor's two distances mean (PTX ISA, "Strides"; the
+// canonical layouts in CUTLASS's mma_traits_sm90_gmma.hpp say the same): the stride is from eight rows to the next eight,
+// either way; the leading one from 64 columns to the next 64, and nothing if k lies beside each other.
 #pragma once
 
 #include "device.cuh"
@@ -32,6 +38,13 @@ __device__ __forceinline__ std::uint64_t shared_matrix(const void *at) {
          std::uint64_t(1) << 62;
 }
 __device__ __forceinline__ std::uint64_t next_16(std::uint64_t matrix) { return matrix + (32 >> 4); }
+
+// The same of a right matrix whose rows are k: bits 16 to 29 are the distance of 64 columns, by 16. 16 rows further on, that is
+// 16 * SHARED_ROW_BYTES, are the next 16 of k.
+__device__ __forceinline__ std::uint64_t shared_matrix_by_rows_of_k(const void *at, unsigned bytes_of_64_columns) {
+  return (shared_matrix(at) & ~(std::uint64_t(0x3fff) << 16)) | std::uint64_t(bytes_of_64_columns >> 4) << 16;
+}
+__device__ __forceinline__ std::uint64_t next_16_rows(std::uint64_t matrix) { return matrix + (16 * SHARED_ROW_BYTES >> 4); }
 
 // What this thread has written to shared memory is seen by the instructions that read it by themselves.
 __device__ __forceinline__ void fence_shared() {
@@ -69,6 +82,35 @@ __device__ __forceinline__ void wait_for_all_but_last() {
 #endif
 }
 
+// The same; the sums of those that have been waited for are named, so that the compiler reads none of them earlier.
+template <unsigned N> __device__ __forceinline__ void wait_for_all_but_last(float (&sums)[N][4]) {
+  wait_for_all_but_last();
+#ifndef MIXGATE_EMULATED
+#pragma unroll
+  for (unsigned j = 0; j < N; ++j)
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[j][i])::"memory");
+#else
+  (void)sums;
+#endif
+}
+
+// Keeps the work that comes to `result`, which is never negative, before the wait that follows it. ptxas moves a wait ahead of
+// all that does not need its sums; it does not move it past an instruction that may sleep, which this would if it ever ran.
+__device__ __forceinline__ void finish_before_waiting(float result) {
+#ifdef MIXGATE_EMULATED
+  (void)result;
+#else
+  asm volatile(
+      "{\n"
+      ".reg .pred never;\n"
+      "setp.lt.f32 never, %0, 0f00000000;\n"
+      "@never nanosleep.u32 0;\n"
+      "}\n" ::"f"(result)
+      : "memory");
+#endif
+}
+
 // Waits for all products. Their sums are named, so that the compiler reads none of them earlier.
 template <unsigned N> __device__ __forceinline__ void wait_for_products(float (&sums)[N][4]) {
 #ifdef MIXGATE_EMULATED
@@ -85,12 +127,13 @@ template <unsigned N> __device__ __forceinline__ void wait_for_products(float (&
 
 #define SUMS(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 
-// d = a * b, or d += a * b: a is 64x16 in registers, warp w has rows 16 w to 16 w + 15 as mma_bf16 wants them; b is 128 rows of
-// a shared matrix, 16 elements of each; d is 64x128 in f32, a warp's rows, tiles of 8 columns as in mma_bf16.
-template <bool FROM_ZERO>
+// d = a * b, or d += a * b: a is 64x16 in registers, warp w has rows 16 w to 16 w + 15 as mma_bf16 wants them; b is 16 elements
+// of k of 128 columns of a shared matrix, whose rows are the columns, or k; d is 64x128 in f32, a warp's rows, tiles of 8
+// columns as in mma_bf16.
+template <bool FROM_ZERO, bool BY_ROWS_OF_K = false>
 __device__ __forceinline__ void warpgroup_product_128(float (&d)[16][4], const unsigned (&a)[4], std::uint64_t b) {
 #ifdef MIXGATE_EMULATED
-  emulated::warpgroup_product(&d[0][0], 16, a, 0, b, FROM_ZERO);
+  emulated::warpgroup_product(&d[0][0], 16, a, 0, b, FROM_ZERO, BY_ROWS_OF_K);
 #else
   asm volatile(
       "{\n"
@@ -101,20 +144,41 @@ __device__ __forceinline__ void warpgroup_product_128(float (&d)[16][4], const u
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63"
-      "}, {%64, %65, %66, %67}, %68, adds, 1, 1, 0;\n"
+      "}, {%64, %65, %66, %67}, %68, adds, 1, 1, %70;\n"
       "}\n"
       : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5), SUMS(6), SUMS(7), SUMS(8), SUMS(9), SUMS(10),
         SUMS(11), SUMS(12), SUMS(13), SUMS(14), SUMS(15)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(FROM_ZERO ? 0 : 1)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(FROM_ZERO ? 0 : 1), "n"(BY_ROWS_OF_K ? 1 : 0)
       : "memory");
 #endif
 }
 
-// The same with 64 rows of a shared matrix for a, and 256 for b.
+// The same with 64 columns.
+template <bool FROM_ZERO, bool BY_ROWS_OF_K = false>
+__device__ __forceinline__ void warpgroup_product_64(float (&d)[8][4], const unsigned (&a)[4], std::uint64_t b) {
+#ifdef MIXGATE_EMULATED
+  emulated::warpgroup_product(&d[0][0], 8, a, 0, b, FROM_ZERO, BY_ROWS_OF_K);
+#else
+  asm volatile(
+      "{\n"
+      ".reg .pred adds;\n"
+      "setp.ne.b32 adds, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, adds, 1, 1, %38;\n"
+      "}\n"
+      : SUMS(0), SUMS(1), SUMS(2), SUMS(3), SUMS(4), SUMS(5), SUMS(6), SUMS(7)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(FROM_ZERO ? 0 : 1), "n"(BY_ROWS_OF_K ? 1 : 0)
+      : "memory");
+#endif
+}
+
+// The same with 64 rows of a shared matrix for a, and 256 columns.
 template <bool FROM_ZERO>
 __device__ __forceinline__ void warpgroup_product_256(float (&d)[32][4], std::uint64_t a, std::uint64_t b) {
 #ifdef MIXGATE_EMULATED
-  emulated::warpgroup_product(&d[0][0], 32, nullptr, a, b, FROM_ZERO);
+  emulated::warpgroup_product(&d[0][0], 32, nullptr, a, b, FROM_ZERO, false);
 #else
   asm volatile(
       "{\n"

@@ -2,9 +2,10 @@
 """Compiles every kernel and holds what became of it against kernels/resources.txt. Needs nvcc and cuobjdump, no GPU.
 
 A kernel may not take more registers, shared memory or stack than the table says, spill more, or lose its tensor-core
-instructions or its 16-byte loads, and products by warpgroups may not wait for each other. From sm_90 on each must have
-the instruction that waits for the kernel before it (kernels/device.cuh, wait_for_previous). `--write` writes the table
-anew: look at what changed before you commit it.
+instructions or its 16-byte loads, and products by warpgroups may not wait for each other. Attention by warpgroups takes
+its softmax before it waits for the sums (kernels/warpgroup.cuh, finish_before_waiting). From sm_90 on each kernel must
+have the instruction that waits for the kernel before it (kernels/device.cuh, wait_for_previous). `--write` writes the
+table anew: look at what changed before you commit it.
 """
 
 import concurrent.futures
@@ -27,6 +28,8 @@ HEADER = """\
 """
 # What griddepcontrol.wait becomes.
 WAITS = "ACQBULK"
+# From where the scores are there to where the sums are: a lane has 32 scores of a tile.
+SOFTMAX = re.compile(r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1(.*?)WARPGROUP\.DEPBAR\.LE gsb0, 0x0", re.DOTALL)
 COLUMNS = ("kernel", "arch", "registers", "shared", "stack", "spills", "tensor", "16-byte")
 INFO = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
@@ -64,6 +67,10 @@ def compiled(source, architecture):
         body = code[found["name"]]
         if architecture != "sm_80" and not re.search(rf"\b{WAITS}\b", body):
             sys.exit(f"error: {found['name']} {architecture}: it does not wait for the kernel before ({WAITS})")
+        if found["name"].startswith("paged_prefill") and found["name"].endswith("warpgroups"):
+            softmax = SOFTMAX.search(body)
+            if not softmax or softmax[1].count("MUFU.EX2") < 32:
+                sys.exit(f"error: {found['name']} {architecture}: its softmax waits for the sums of the tile before")
         wide = [name for name in ("LDGSTS", "LDG") if re.search(rf"\b{name}\.E\S*\.128", body)]
         rows[found["name"], architecture] = (
             int(found["registers"]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::OpError;
 use super::launch::{Address, Launch};
 
-/// What multiplies steps of many rows.
+/// What multiplies steps of many rows, in products and in attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Multiplier {
     /// Single warps, by `mma.sync`: any GPU's.
@@ -65,7 +65,7 @@ pub trait Device: Debug + Send + Sync {
     /// Runs a kernel.
     fn launch(&self, launch: &Launch) -> Result<(), OpError>;
 
-    /// What its products of many rows are to be multiplied by.
+    /// What its products and attention of many rows are to be multiplied by.
     fn multiplier(&self) -> Multiplier {
         Multiplier::Warps
     }

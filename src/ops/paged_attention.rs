@@ -9,7 +9,7 @@ use super::dot::{Product, Rows, TASK_OPERATIONS, multiply_here};
 use super::lanes::{LANES, exp, tree, widest};
 use super::weighted_sum::WeightedSum;
 
-mod launch;
+pub(super) mod launch;
 
 pub use launch::{
     AttentionSizes, LONGEST_GRID, PagedAttention, attention_scratch_bytes, paged_attention_launches,

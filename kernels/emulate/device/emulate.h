@@ -65,9 +65,9 @@ void fence_shared();
 void warpgroup_fence();
 void commit_products();
 void wait_products(unsigned pending);
-// Of d, `tiles` tiles of 8 columns. a from registers, or described if `a` is null.
+// Of d, `tiles` tiles of 8 columns. a from registers, or described if `a` is null. The rows of b's matrix are its columns, or k.
 void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_t a_matrix, std::uint64_t b_matrix,
-                       bool from_zero);
+                       bool from_zero, bool by_rows_of_k);
 
 enum Type { BF16, F16 };
 // ldmatrix and mma.sync, by the fragment layouts that the PTX ISA documents.

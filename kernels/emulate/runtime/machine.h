@@ -50,7 +50,8 @@ struct Product {
   bool from_zero;
   std::vector<float> before;                               // d as it was, once nothing before adds to it any more
   std::vector<std::uint16_t> rows, columns;                // 16 elements of k each: two rows, two columns of each tile
-  std::vector<const unsigned char *> rows_at, columns_at;  // where they lie, in halves of 16 bytes; none from registers
+  std::vector<const unsigned char *> rows_at, columns_at;  // where they lie, in pieces; none from registers
+  unsigned column_piece = 8;                               // elements; of rows there are 8 to a piece
 };
 
 struct Fiber {

@@ -1,9 +1,14 @@
 // wgmma: what a warpgroup asks for is read and added up later. Here it is read at once, what is wrong about that is told, and the
 // sums come when they are waited for; until then they are NaN. Whether what was read has been overwritten meanwhile is told then.
 //
-// By the PTX ISA ("Asynchronous Warpgroup Level Matrix Instructions", "Matrix Descriptor Format"): a and b are rows of 16
-// elements of k, at 128 bytes from each other, eight rows at the descriptor's stride from the next eight, with the chunks of 16
-// bytes permuted by bits 7 to 9 of the address. Fragments of a and d are mma.m16n8k16's, 16 rows to a warp.
+// By the PTX ISA ("Asynchronous Warpgroup Level Matrix Instructions", "Matrix Descriptor Format", "Strides"), in matrices whose
+// chunks of 16 bytes are permuted by bits 7 to 9 of the address:
+//
+//   K-major    (a; b)  rows of 16 elements of k, at 128 bytes from each other; eight rows at the stride from the next eight
+//   MN-major   (b)     64 columns of one k in 128 bytes; eight k, one after the other, at the stride from the next eight; 64
+//                      columns at the leading distance from the next 64
+//
+// Fragments of a and d are mma.m16n8k16's, 16 rows to a warp.
 
 #include "machine.h"
 #include "traffic.h"
@@ -23,24 +28,47 @@ struct Asked {
 };
 static_assert(sizeof(Asked) <= stride, "what a lane brings fits its place");
 
-// Half a row of a matrix that a descriptor tells of: 8 elements.
+struct Described {
+  unsigned start, leading, stride;
+};
+
+Described described(std::uint64_t matrix) {
+  const auto field = [=](unsigned from) { return unsigned(matrix >> from & 0x3fff) << 4; };
+  const Described it = {field(0), field(16), field(32)};
+  if (matrix >> 62 != 1)
+    fail("multiplies a matrix that is not permuted by 128 bytes, which is all that the emulation knows");
+  if (matrix & 0x3fff'c000'c000'c000)
+    fail("multiplies a matrix whose descriptor (%#llx) has bits that the emulation knows nothing of", static_cast<unsigned long long>(matrix));
+  if ((it.start & ~127u) % 1024) fail("multiplies a matrix whose pattern begins at %u, no multiple of 1024", it.start);
+  if (it.stride % 1024) fail("multiplies a matrix with %u bytes from eight rows to the next, no multiple of 1024", it.stride);
+  return it;
+}
+
+const unsigned char *permuted(unsigned address) { return machine().dynamic_memory + (address ^ (address >> 7 & 7) << 4); }
+
+// Half a row of a K-major matrix: 8 elements.
 const unsigned char *half_row(std::uint64_t matrix, unsigned row, unsigned half) {
-  const unsigned start = unsigned(matrix & 0x3fff) << 4, stride_of_8 = unsigned(matrix >> 32 & 0x3fff) << 4;
-  if (matrix >> 62 != 1) fail("multiplies a matrix that is not permuted by 128 bytes, which is all that the emulation knows");
-  if (matrix >> 49 & 7 || (start & ~127u) % 1024) fail("multiplies a matrix whose pattern begins at %u, no multiple of 1024", start);
-  unsigned address = start + row / 8 * stride_of_8 + row % 8 * 128 + half * 16;
-  address ^= (address >> 7 & 7) << 4;
-  return machine().dynamic_memory + address;
+  const Described it = described(matrix);
+  return permuted(it.start + row / 8 * it.stride + row % 8 * 128 + half * 16);
+}
+
+// Two columns of an MN-major matrix, from an even one on: elements beside each other.
+const unsigned char *two_columns(std::uint64_t matrix, unsigned column, unsigned k) {
+  const Described it = described(matrix);
+  if (it.start % 1024) fail("multiplies rows of k from %u on, no multiple of 1024", it.start);
+  if (column >= 64 && it.leading % 1024)
+    fail("multiplies a matrix with %u bytes from 64 columns to the next, no multiple of 1024", it.leading);
+  return permuted(it.start + column / 64 * it.leading + k / 8 * it.stride + k % 8 * 128 + column % 64 * 2);
 }
 
 // Reads it as the instruction does.
-void take(const unsigned char *at, std::uint16_t *elements) {
-  touch(at, 16, false, false);
+void take(const unsigned char *at, unsigned size, std::uint16_t *elements) {
+  touch(at, size, false, false);
   Machine &m = machine();
   bool shared;
   std::size_t offset;
-  const Shadow *bytes = shadow_of(reinterpret_cast<std::uintptr_t>(at), 16, false, shared, offset);
-  for (unsigned i = 0; i < 16; ++i) {
+  const Shadow *bytes = shadow_of(reinterpret_cast<std::uintptr_t>(at), size, false, shared, offset);
+  for (unsigned i = 0; i < size; ++i) {
     const Shadow &byte = bytes[i];
     if (byte.writer != NOBODY && byte.writer != ATOMIC && m.fibers[byte.writer].shared_fences <= byte.fences) {
       const dim3 writer = index_of(byte.writer);
@@ -48,28 +76,40 @@ void take(const unsigned char *at, std::uint16_t *elements) {
            writer.x, writer.y, writer.z);
     }
   }
-  std::memcpy(elements, at, 16);
+  std::memcpy(elements, at, size);
 }
 
 void take_row(std::uint64_t matrix, unsigned row, std::vector<std::uint16_t> &elements, std::vector<const unsigned char *> &places) {
   elements.resize(elements.size() + K);
   for (unsigned half = 0; half < 2; ++half) {
     places.push_back(half_row(matrix, row, half));
-    take(places.back(), elements.data() + elements.size() - K + half * 8);
+    take(places.back(), 16, elements.data() + elements.size() - K + half * 8);
   }
 }
 
-void check_unchanged(const std::vector<std::uint16_t> &elements, const std::vector<const unsigned char *> &places) {
+void take_two_columns(std::uint64_t matrix, unsigned column, std::vector<std::uint16_t> &elements,
+                      std::vector<const unsigned char *> &places) {
+  const std::size_t first = elements.size();
+  elements.resize(first + 2 * K), places.resize(first + 2 * K);
+  for (unsigned k = 0; k < K; ++k) {
+    const unsigned char *at = two_columns(matrix, column, k);
+    std::uint16_t two[2];
+    take(at, sizeof two, two);
+    for (unsigned i = 0; i < 2; ++i) elements[first + i * K + k] = two[i], places[first + i * K + k] = at + 2 * i;
+  }
+}
+
+void check_unchanged(const std::vector<std::uint16_t> &elements, const std::vector<const unsigned char *> &places, unsigned piece) {
   for (std::size_t i = 0; i < places.size(); ++i)
-    if (std::memcmp(places[i], elements.data() + i * 8, 16))
+    if (std::memcmp(places[i], elements.data() + i * piece, 2 * piece))
       fail("waits for a wgmma whose operand at %zu of shared memory was overwritten meanwhile",
            std::size_t(places[i] - machine().dynamic_memory));
 }
 
 // Adds up a product that has been waited for. `later` adds to the same sums, if anything does.
 void finish(const Product &product, Product *later) {
-  check_unchanged(product.rows, product.rows_at);
-  check_unchanged(product.columns, product.columns_at);
+  check_unchanged(product.rows, product.rows_at, 8);
+  check_unchanged(product.columns, product.columns_at, product.column_piece);
   const Factors rows[2] = {{product.rows.data(), K, BF16}, {product.rows.data() + K, K, BF16}};
   std::vector<float> sums(product.tiles * 4);
   for (unsigned tile = 0; tile < product.tiles; ++tile)
@@ -100,7 +140,8 @@ void warpgroup_fence() { machine().now->fenced = true; }
 
 void commit_products() { ++machine().now->product_groups; }
 
-void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_t a_matrix, std::uint64_t b_matrix, bool from_zero) {
+void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_t a_matrix, std::uint64_t b_matrix,
+                       bool from_zero, bool by_rows_of_k) {
   Machine &m = machine();
   if (m.architecture != HOPPER) fail("multiplies by warpgroups, which Hopper alone does");
   if (m.threads % GROUP) fail("multiplies by warpgroups in a block of %u threads, which are no whole ones", m.threads);
@@ -127,8 +168,13 @@ void warpgroup_product(float *d, unsigned tiles, const unsigned *a, std::uint64_
       product.rows.push_back(std::uint16_t(word >> (k % 2 * 16)));
     }
   }
-  for (unsigned tile = 0; tile < tiles; ++tile)
-    for (unsigned i = 0; i < 2; ++i) take_row(b_matrix, tile * 8 + 2 * t + i, product.columns, product.columns_at);
+  if (by_rows_of_k) product.column_piece = 1;
+  for (unsigned tile = 0; tile < tiles; ++tile) {
+    const unsigned column = tile * 8 + 2 * t;
+    if (by_rows_of_k) take_two_columns(b_matrix, column, product.columns, product.columns_at);
+    else
+      for (unsigned i = 0; i < 2; ++i) take_row(b_matrix, column + i, product.columns, product.columns_at);
+  }
   bool is_first_of_d = true;
   for (const Product &earlier : m.now->products) is_first_of_d = is_first_of_d && earlier.d != d;
   if (is_first_of_d) product.before.assign(d, d + tiles * 4);

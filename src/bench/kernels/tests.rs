@@ -112,7 +112,9 @@ fn every_kernel_is_measured_with_the_bytes_and_operations_that_it_needs() {
     // 3 lengths. 4 × 3 × 136 × 256 operations.
     assert_eq!(cost("paged decode 136", 3), (208_896 + 3072 + 148, 417_792));
     // 3 keys and values; 1 block, 1 + 2 starts, 1 length. 1 + 2 + 3 pairs of row and key.
-    assert_eq!(cost("paged prefill", 3), (1536 + 3072 + 20, 4 * 6 * 256));
+    for name in ["paged prefill", "paged prefill by warps"] {
+        assert_eq!(cost(name, 3), (1536 + 3072 + 20, 4 * 6 * 256));
+    }
     // A chunk of 3 on 37: 40 keys and values × 128 × 2 bytes × 2; 3 blocks, 3 starts, 1 length.
     // 3 × 37 + 6 pairs.
     assert_eq!(
@@ -154,7 +156,7 @@ fn every_kernel_is_measured_with_the_bytes_and_operations_that_it_needs() {
     assert!(has("linear lm_head bf16", 2) && !has("linear lm_head bf16", 3));
     assert!(!has("paged prefill", 2) && !has("linear o cublaslt", 1));
     let names = names(&small());
-    assert_eq!(names.len(), 41);
+    assert_eq!(names.len(), 42);
     assert!(
         names
             .iter()

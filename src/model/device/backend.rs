@@ -258,7 +258,7 @@ impl<D: Device> Backend for OnDevice<D> {
             kv_heads: self.config.num_key_value_heads as u32,
             head_dim: self.config.head_dim as u32,
         };
-        for launch in ops::paged_attention_launches(at, sizes) {
+        for launch in ops::paged_attention_launches(self.device.multiplier(), at, sizes) {
             self.device.launch(&launch)?;
         }
         Ok(())

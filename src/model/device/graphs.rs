@@ -269,7 +269,7 @@ mod tests {
                 kv_heads: 8,
                 head_dim: 128,
             };
-            ops::paged_attention_launches(tensors, sizes)
+            ops::paged_attention_launches(ops::Multiplier::Warps, tensors, sizes)
         };
         assert_eq!(launches(ops::LONGEST_GRID), launches(1 << 20));
         assert_ne!(launches(ops::LONGEST_GRID), launches(SHORTEST as u32));

@@ -41,15 +41,17 @@ fn stored(
 /// A small Mixtral of a shape that the kernels have. Every token goes to every expert: where two of random experts are
 /// equally good, a rounding would choose, and the logits be of another model.
 fn small() -> tempfile::TempDir {
-    small_of(72)
+    small_of(72, 4)
 }
 
-/// The same with another width between the experts' products.
-fn small_of(intermediate: usize) -> tempfile::TempDir {
+/// The same with another width between the experts' products, and so many heads of 128 together.
+fn small_of(intermediate: usize, heads: usize) -> tempfile::TempDir {
     let mut config: serde_json::Value = serde_json::from_str(TINY).unwrap();
     for (field, value) in [
         ("hidden_size", 128),
         ("intermediate_size", intermediate),
+        ("num_attention_heads", heads),
+        ("num_key_value_heads", heads / 2),
         ("vocab_size", 96),
         ("num_local_experts", 3),
         ("num_experts_per_tok", 3),
@@ -149,10 +151,10 @@ fn a_step_of_everything_gives_the_logits_of_the_cpu() {
     assert_eq!(runs[0], runs[1], "recorded steps give the same bits");
 }
 
-/// More than 96 rows at once are multiplied by warpgroups, where a GPU has them, fewer by warps.
+/// More than 96 rows at once are multiplied by warpgroups, where a GPU has them, fewer by warps; more than 64 attend so.
 #[test]
 fn a_long_prompt_has_the_same_bits_whole_and_in_chunks() {
-    let folder = small_of(128);
+    let folder = small_of(128, 2);
     let sequences = [sequence(3, 133, 96, &[5, 2, 0, 1, 7, 3, 4, 6, 8])];
     let whole: Vec<Vec<Part>> = vec![vec![(0, 0..133)]];
     let chunks: Vec<Vec<Part>> = vec![vec![(0, 0..60)], vec![(0, 60..70)], vec![(0, 70..133)]];

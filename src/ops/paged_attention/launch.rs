@@ -1,5 +1,7 @@
-//! Launches of paged attention on a device: `kernels/paged_decode.cu` and `kernels/paged_prefill.cu`.
+//! Launches of paged attention on a device: `kernels/paged_decode.cu`, and `kernels/paged_prefill.cu` or
+//! `kernels/warpgroup_prefill.cu`.
 
+use crate::ops::Multiplier;
 use crate::ops::launch::{Address, Launch};
 
 /// Where the tensors of [`paged_attention_launches`] lie.
@@ -52,17 +54,31 @@ pub struct AttentionSizes {
 /// Launches [`super::paged_attention`].
 ///
 /// Sequences of one row go to a kernel that is bound by memory, those of more to one on tensor cores: which, depends on
-/// the sequence's own rows alone. Lengths are read on the device; the grids have room for what the sizes allow.
+/// the sequence's own rows alone. Which of the two on tensor cores depends on the step, but they give the same bits.
+/// Lengths are read on the device; the grids have room for what the sizes allow.
 ///
 /// # Panics
 /// If the kernels have no such `head_dim` or group; see [`AttentionSizes`].
-pub fn paged_attention_launches(at: PagedAttention, sizes: AttentionSizes) -> Vec<Launch> {
+pub fn paged_attention_launches(
+    by: Multiplier,
+    at: PagedAttention,
+    sizes: AttentionSizes,
+) -> Vec<Launch> {
+    launches_with(Prefill::for_step(by, sizes), at, sizes)
+}
+
+/// The same, sequences of several rows by one kernel or the other.
+pub(in crate::ops) fn launches_with(
+    prefill: Prefill,
+    at: PagedAttention,
+    sizes: AttentionSizes,
+) -> Vec<Launch> {
     let mut launches = Vec::with_capacity(3);
     if sizes.num_seqs == 0 {
         return launches;
     }
     if sizes.max_rows > 1 {
-        launches.push(prefill(at, sizes));
+        launches.push(prefill.launch(at, sizes));
     }
     if sizes.max_rows < sizes.num_tokens || sizes.max_rows == 1 {
         let splits = sizes.max_context.div_ceil(SPLIT_KEYS).clamp(1, SPLITS);
@@ -80,35 +96,79 @@ pub fn attention_scratch_bytes(heads: u32, head_dim: u32, num_seqs: usize) -> us
     num_seqs * (heads * SPLITS * (head_dim + 2)) as usize * size_of::<f32>()
 }
 
-fn prefill(at: PagedAttention, sizes: AttentionSizes) -> Launch {
-    // Each sequence of several rows has one tile that is not full at most.
-    let tiles = sizes.num_tokens / ROWS + sizes.num_seqs.min(sizes.num_tokens / 2);
-    let kernel = match sizes.head_dim {
-        32 => "paged_prefill_d32",
-        64 => "paged_prefill_d64",
-        128 => "paged_prefill_d128",
-        other => panic!("heads of {other} were refused when the model was loaded. This is a bug."),
-    };
-    Launch {
-        kernel,
-        grid: [sizes.heads, tiles, 1],
-        block: [128, 1, 1],
-        shared_bytes: 5 * ROWS * sizes.head_dim * 2,
-        arguments: vec![
-            at.q.into(),
-            at.k_cache.into(),
-            at.v_cache.into(),
-            at.block_tables.into(),
-            at.table_starts.into(),
-            at.cu_seqlens_q.into(),
-            at.context_lens.into(),
-            at.out.into(),
-            sizes.num_seqs.into(),
-            sizes.block_size.into(),
-            sizes.kv_heads.into(),
-            sizes.window.into(),
-            scale(sizes.head_dim).into(),
-        ],
+/// What multiplies tiles of rows of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Prefill {
+    /// Tiles of 64 rows.
+    Warps,
+    /// Tiles of 128, 64 for each of two warpgroups; heads of 64 or 128.
+    Warpgroups,
+}
+
+impl Prefill {
+    /// Those that such a device has for such heads.
+    pub fn all(by: Multiplier, head_dim: u32) -> impl Iterator<Item = Self> {
+        let has_warpgroups = by == Multiplier::Warpgroups && matches!(head_dim, 64 | 128);
+        let all = [Self::Warps, Self::Warpgroups];
+        all.into_iter()
+            .filter(move |&it| it != Self::Warpgroups || has_warpgroups)
+    }
+
+    /// With 64 rows of each sequence or fewer, half of each block of warpgroups would have nothing to do.
+    fn for_step(by: Multiplier, sizes: AttentionSizes) -> Self {
+        let is_worth_it = sizes.max_rows > Self::Warps.rows();
+        match Self::all(by, sizes.head_dim).last() {
+            Some(most) if is_worth_it => most,
+            _ => Self::Warps,
+        }
+    }
+
+    fn rows(self) -> u32 {
+        match self {
+            Self::Warps => 64,
+            Self::Warpgroups => 128,
+        }
+    }
+
+    fn launch(self, at: PagedAttention, sizes: AttentionSizes) -> Launch {
+        // Each sequence of several rows has one tile that is not full at most.
+        let tiles = sizes.num_tokens / self.rows() + sizes.num_seqs.min(sizes.num_tokens / 2);
+        let kernel = match (self, sizes.head_dim) {
+            (Self::Warps, 32) => "paged_prefill_d32",
+            (Self::Warps, 64) => "paged_prefill_d64",
+            (Self::Warps, 128) => "paged_prefill_d128",
+            (Self::Warpgroups, 64) => "paged_prefill_d64_warpgroups",
+            (Self::Warpgroups, 128) => "paged_prefill_d128_warpgroups",
+            (_, other) => {
+                panic!("heads of {other} were refused when the model was loaded. This is a bug.")
+            }
+        };
+        // 64 rows of queries and two tiles of 64 keys and values each; or five of keys and values.
+        let tiles_of_64 = match self {
+            Self::Warps => 5,
+            Self::Warpgroups => 10,
+        };
+        Launch {
+            kernel,
+            grid: [sizes.heads, tiles, 1],
+            block: [2 * self.rows(), 1, 1],
+            shared_bytes: tiles_of_64 * 64 * sizes.head_dim * 2,
+            arguments: vec![
+                at.q.into(),
+                at.k_cache.into(),
+                at.v_cache.into(),
+                at.block_tables.into(),
+                at.table_starts.into(),
+                at.cu_seqlens_q.into(),
+                at.context_lens.into(),
+                at.out.into(),
+                sizes.num_seqs.into(),
+                sizes.block_size.into(),
+                sizes.kv_heads.into(),
+                sizes.window.into(),
+                scale(sizes.head_dim).into(),
+            ],
+        }
     }
 }
 
@@ -175,9 +235,6 @@ fn combine(at: PagedAttention, sizes: AttentionSizes) -> Launch {
 fn scale(head_dim: u32) -> f32 {
     std::f32::consts::LOG2_E / (head_dim as f32).sqrt()
 }
-
-/// Rows of a tile of `paged_prefill`.
-const ROWS: u32 = 64;
 
 /// Keys of the shortest split of `paged_decode`, and the most splits that it makes.
 const SPLIT_KEYS: u32 = 128;

@@ -1,11 +1,13 @@
 //! Paged attention: one row per sequence on scalar lanes, several on tensor cores.
 
+mod prompts;
+
 use mixgate_emulate::Architecture;
 
 use super::{Buffer, at, bits, narrow_floats, narrowed, run_as, widened};
-use crate::ops::{
-    AttentionSizes, PagedAttention, attention_scratch_bytes, paged_attention_launches,
-};
+use crate::ops::paged_attention::launch::{Prefill, launches_with};
+use crate::ops::test_device::TestDevice;
+use crate::ops::{AttentionSizes, Device, PagedAttention, attention_scratch_bytes};
 
 /// Sequences as (rows of this step, keys with them). What no row sees nobody has written: slots past a sequence's end,
 /// keys before every window. Table entries of blocks without a key that is seen point outside of the cache; tables lie in
@@ -26,8 +28,8 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Output rows, `[num_tokens][heads * head_dim]`, each compared with what f64 makes of the same inputs. A sequence's
-    /// numbers follow from its seed, whoever else is there.
+    /// Output rows, `[num_tokens][heads * head_dim]`, each compared with what f64 makes of the same inputs, and the same bits
+    /// by warps and by warpgroups. A sequence's numbers follow from its seed, whoever else is there.
     pub(super) fn attend(&self, seeds: &[u64]) -> Vec<Vec<u16>> {
         let inputs: Vec<Inputs> = (self.sequences.iter().zip(seeds))
             .map(|(&sequence, &seed)| self.inputs(sequence, seed))
@@ -89,22 +91,8 @@ impl Case {
         let table_starts = Buffer::new(&table_starts);
         let (cu_seqlens_q, lens) = (Buffer::new(&starts), Buffer::new(&lens));
         let num_tokens = starts[num_seqs] as usize;
-        let out = Buffer::<u16>::poisoned(num_tokens * width);
-        let has_fillers = self.sequences.iter().any(|&(_, keys)| keys == 0);
-        let untouched = has_fillers.then(|| out.raw_values());
         let (heads, head_dim) = (self.heads as u32, self.head_dim as u32);
         let scratch = Buffer::<u8>::poisoned(attention_scratch_bytes(heads, head_dim, num_seqs));
-        let tensors = PagedAttention {
-            q: at(&q),
-            k_cache: at(&k_cache),
-            v_cache: at(&v_cache),
-            block_tables: at(&tables),
-            table_starts: at(&table_starts),
-            cu_seqlens_q: at(&cu_seqlens_q),
-            context_lens: at(&lens),
-            scratch: at(&scratch),
-            out: at(&out),
-        };
         let most_rows = self.sequences.iter().map(|&(rows, _)| rows).max().unwrap();
         let sizes = AttentionSizes {
             num_tokens: (self.room * num_tokens) as u32,
@@ -117,25 +105,47 @@ impl Case {
             kv_heads: self.kv_heads as u32,
             head_dim,
         };
-        for launch in paged_attention_launches(tensors, sizes) {
-            run_as(&launch, self.architecture);
+        let said = |prefill| -> Vec<Vec<u16>> {
+            let out = Buffer::<u16>::poisoned(num_tokens * width);
+            let has_fillers = self.sequences.iter().any(|&(_, keys)| keys == 0);
+            let untouched = has_fillers.then(|| out.raw_values());
+            let tensors = PagedAttention {
+                q: at(&q),
+                k_cache: at(&k_cache),
+                v_cache: at(&v_cache),
+                block_tables: at(&tables),
+                table_starts: at(&table_starts),
+                cu_seqlens_q: at(&cu_seqlens_q),
+                context_lens: at(&lens),
+                scratch: at(&scratch),
+                out: at(&out),
+            };
+            for launch in launches_with(prefill, tensors, sizes) {
+                run_as(&launch, self.architecture);
+            }
+            let mut given = out.raw_values();
+            let of_sequences = starts.windows(2).zip(&self.sequences);
+            for (rows, _) in of_sequences.filter(|&(_, &(_, keys))| keys == 0) {
+                let its = rows[0] as usize * width..rows[1] as usize * width;
+                let untouched = &untouched.as_ref().unwrap()[its.clone()];
+                assert_eq!(given[its.clone()], *untouched, "{rows:?} were written");
+                given[its].fill(0);
+            }
+            given.chunks(width).map(<[u16]>::to_vec).collect()
+        };
+        let by = TestDevice::adding_as(self.architecture).multiplier();
+        let mut all = Prefill::all(by, head_dim).map(|prefill| (prefill, said(prefill)));
+        let (_, given) = all.next().unwrap();
+        for (prefill, other) in all {
+            for (row, (given, other)) in given.iter().zip(&other).enumerate() {
+                assert_eq!(given, other, "row {row} by {prefill:?}");
+            }
         }
 
-        let given: Vec<Vec<u16>> = out
-            .raw_values()
-            .chunks(width)
-            .map(<[u16]>::to_vec)
-            .collect();
         let mut token = 0;
         for (&(rows, keys), inputs) in self.sequences.iter().zip(inputs) {
             for i in 0..rows {
-                if keys == 0 {
-                    assert_eq!(
-                        given[token],
-                        untouched.as_ref().unwrap()[token * width..][..width],
-                        "row {token} is filling, and was written"
-                    );
-                } else {
+                if keys > 0 {
                     self.check(&widened(&given[token]), inputs, [i, rows, keys]);
                 }
                 token += 1;

@@ -2,7 +2,9 @@
 
 use crate::bench::kernels::pool::{Case, Pool, shuffled};
 use crate::bench::kernels::{Cost, KernelBenchError, Shape};
-use crate::ops::{self, AttentionSizes, Device, PagedAttention, attention_scratch_bytes};
+use crate::ops::{
+    self, AttentionSizes, Device, Multiplier, PagedAttention, attention_scratch_bytes,
+};
 
 /// One row for each of `m` sequences, over `context` keys each. Keys and values are read once, not once per query head.
 pub(super) fn decode<D: Device>(
@@ -16,13 +18,15 @@ pub(super) fn decode<D: Device>(
         rows_of_each: 1,
         context,
     };
-    sequences.case(pool, shape, m * context)
+    let by = pool.device.multiplier();
+    sequences.case(pool, shape, by, m * context)
 }
 
-/// `m` rows of one sequence after `cached` tokens. Row `i` sees those and `i + 1` keys.
+/// `m` rows of one sequence after `cached` tokens. Row `i` sees those and `i + 1` keys. `None`: by what the device has.
 pub(super) fn prefill<D: Device>(
     pool: &mut Pool<'_, D>,
     shape: &Shape,
+    by: Option<Multiplier>,
     m: usize,
     cached: usize,
 ) -> Result<Case, KernelBenchError> {
@@ -31,7 +35,8 @@ pub(super) fn prefill<D: Device>(
         rows_of_each: m,
         context: cached + m,
     };
-    sequences.case(pool, shape, m * cached + m * (m + 1) / 2)
+    let by = by.unwrap_or(pool.device.multiplier());
+    sequences.case(pool, shape, by, m * cached + m * (m + 1) / 2)
 }
 
 struct Sequences {
@@ -46,6 +51,7 @@ impl Sequences {
         &self,
         pool: &mut Pool<'_, D>,
         shape: &Shape,
+        by: Multiplier,
         seen: usize,
     ) -> Result<Case, KernelBenchError> {
         let &Self {
@@ -98,7 +104,7 @@ impl Sequences {
                 scratch: pool.empty(attention_scratch_bytes(heads, head_dim, count))?,
                 out: pool.empty(rows * q_width * 2)?,
             };
-            Ok(ops::paged_attention_launches(at, sizes))
+            Ok(ops::paged_attention_launches(by, at, sizes))
         })
     }
 }

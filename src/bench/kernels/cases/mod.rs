@@ -9,7 +9,7 @@ pub(super) use products::{bf16_product, library_product};
 
 use super::pool::{Case, Pool};
 use super::{KernelBenchError, Shape};
-use crate::ops::{Device, PackedFormat};
+use crate::ops::{Device, Multiplier, PackedFormat};
 
 /// A kernel, or two that run one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) enum Kernel {
     Decode(usize),
     /// A prompt of one sequence.
     Prefill,
+    /// The same by warps, where a device has warpgroups for it, too.
+    PrefillByWarps,
     /// A later chunk of one, on what is in the cache.
     Chunk,
     Sample(Choice),
@@ -85,7 +87,7 @@ impl Choice {
 pub(super) fn all(shape: &Shape) -> Vec<Kernel> {
     let mut kernels = vec![Kernel::Embedding, Kernel::AddRmsNorm, Kernel::RopeStoreKv];
     kernels.extend(shape.contexts.iter().map(|&it| Kernel::Decode(it)));
-    kernels.extend([Kernel::Prefill, Kernel::Chunk]);
+    kernels.extend([Kernel::Prefill, Kernel::PrefillByWarps, Kernel::Chunk]);
     kernels.extend([Kernel::Route, Kernel::AddExpertsRmsNorm]);
     let layers = [Layer::Qkv, Layer::Out, Layer::LmHead];
     let formats = || std::iter::once(None).chain(PackedFormat::ALL.map(Some));
@@ -116,6 +118,7 @@ impl Kernel {
             Self::Experts(format) => format!("experts in + out {}", stored(format)),
             Self::Decode(context) => format!("paged decode {context}"),
             Self::Prefill => "paged prefill".to_owned(),
+            Self::PrefillByWarps => "paged prefill by warps".to_owned(),
             Self::Chunk => "paged prefill on cached".to_owned(),
             Self::Sample(choice) => format!("sample {}", choice.name()),
             Self::Logprobs => "logprobs".to_owned(),
@@ -136,7 +139,7 @@ impl Kernel {
             Self::Sample(_) | Self::Logprobs | Self::CountTokens => of_sequences,
             Self::Library(Layer::LmHead) => of_sequences && rows >= shape.least_library_rows,
             Self::Library(_) => rows >= shape.least_library_rows,
-            Self::Prefill => rows >= shape.least_prompt,
+            Self::Prefill | Self::PrefillByWarps => rows >= shape.least_prompt,
             Self::Chunk => (shape.least_prompt..=shape.most_chunk).contains(&rows),
             _ => true,
         }
@@ -169,8 +172,9 @@ impl Kernel {
             }
             Self::Experts(format) => products::experts(pool, shape, format, m),
             Self::Decode(context) => attention::decode(pool, shape, m, context),
-            Self::Prefill => attention::prefill(pool, shape, m, 0),
-            Self::Chunk => attention::prefill(pool, shape, m, shape.cached),
+            Self::Prefill => attention::prefill(pool, shape, None, m, 0),
+            Self::PrefillByWarps => attention::prefill(pool, shape, Some(Multiplier::Warps), m, 0),
+            Self::Chunk => attention::prefill(pool, shape, None, m, shape.cached),
             Self::Sample(choice) => choices::sample(pool, shape, choice, m),
             Self::Logprobs => choices::logprobs(pool, shape, m),
             Self::CountTokens => choices::count_tokens(pool, shape, m),

@@ -2,7 +2,7 @@
 #include "warpgroup.cuh"
 
 enum Fault : unsigned {
-  NONE, SHARED_NOT_FENCED, NO_BARRIER, REGISTERS_NOT_FENCED, READ_TOO_EARLY, NEVER_WAITED_FOR, OVERWRITTEN, ELSEWHERE
+  NONE, SHARED_NOT_FENCED, NO_BARRIER, REGISTERS_NOT_FENCED, READ_TOO_EARLY, NEVER_WAITED_FOR, OVERWRITTEN, ELSEWHERE, COPIED_OVER
 };
 
 namespace {
@@ -54,6 +54,12 @@ KERNEL probe_warpgroup(const bf16 *a, const bf16 *b, float *out, unsigned fault)
   if (fault == OVERWRITTEN) {
     __syncthreads();
     if (threadIdx.x == 7) store_word(left + shared_place(0, 6), 0x40004000u);
+    __syncthreads();
+  }
+  if (fault == COPIED_OVER) {
+    __syncthreads();
+    if (threadIdx.x == 7) copy_async16(left + shared_place(0, 6), a, true);
+    commit_async();
     __syncthreads();
   }
   if (fault != READ_TOO_EARLY) wait_for_products(sums);

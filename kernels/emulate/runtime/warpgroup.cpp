@@ -99,11 +99,15 @@ void take_two_columns(std::uint64_t matrix, unsigned column, std::vector<std::ui
   }
 }
 
+// Until now the product may have been reading. That counts as a read here, too: who has begun to copy there has not waited for it,
+// nor has who writes there next without a barrier in between.
 void check_unchanged(const std::vector<std::uint16_t> &elements, const std::vector<const unsigned char *> &places, unsigned piece) {
-  for (std::size_t i = 0; i < places.size(); ++i)
+  for (std::size_t i = 0; i < places.size(); ++i) {
     if (std::memcmp(places[i], elements.data() + i * piece, 2 * piece))
       fail("waits for a wgmma whose operand at %zu of shared memory was overwritten meanwhile",
            std::size_t(places[i] - machine().dynamic_memory));
+    touch(places[i], 2 * piece, false, false);
+  }
 }
 
 // Adds up a product that has been waited for. `later` adds to the same sums, if anything does.

@@ -11,6 +11,7 @@ const READ_TOO_EARLY: u32 = 4;
 const NEVER_WAITED_FOR: u32 = 5;
 const OVERWRITTEN: u32 = 6;
 const ELSEWHERE: u32 = 7;
+const COPIED_OVER: u32 = 8;
 
 /// Small whole numbers, so that sums are exact in any order.
 fn whole(count: usize, seed: usize) -> Vec<f32> {
@@ -129,6 +130,11 @@ fn what_is_wrong_with_a_product_is_told() {
             ELSEWHERE,
             "(0, 0, 0)",
             "multiplies a matrix whose pattern begins at 128, no multiple of 1024",
+        ),
+        (
+            COPIED_OVER,
+            "(0, 0, 0)",
+            "reads 16 bytes at 96 of shared memory, where a cp.async has not been waited for",
         ),
     ] {
         let said = from_shared(fault).map(drop).unwrap_err();

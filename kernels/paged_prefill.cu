@@ -11,8 +11,8 @@
 // their rows (0 for one that fills a batch). A row sees keys up to its own position, `window` of them at most; 0 for all. Keys
 // that no row of a tile sees are not read. Dynamic shared memory: 5 * 64 * head_dim bf16: queries, two tiles of
 // keys, two of values.
-// Twin: src/ops/paged_attention.rs (other order of sums; weights of the values are rounded to bf16).  Bound: arithmetic; not
-// measured yet.
+// Twin: src/ops/paged_attention.rs (other order of sums; weights of the values are rounded to bf16).  Bound: the banks of shared
+// memory, 1,280 passes for each tile of keys of 128, where products take 1,024 clocks of an A100; not measured yet.
 //
 // Four warps, 16 rows each. Scores stay in registers: the accumulator of q * k^T is the fragment that p * v takes.
 // Tiles of keys begin at multiples of 64 of the position, and what a row does not see adds exact zeros: how a prompt is cut
@@ -80,6 +80,14 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
   ask(0, begin);
   commit_async();
 
+  // Queries stay in registers: the banks of shared memory have enough to do with keys and values, which each warp reads.
+  wait_async<0>();
+  __syncthreads();
+  unsigned of_queries[D / 16][4];
+#pragma unroll
+  for (unsigned step = 0; step < D / 16; ++step)
+    load_matrix_x4(of_queries[step], queries + swizzled<D>(warp * 16 + lane % 16, 2 * step + lane / 16));
+
   // This lane's rows of the tile are `own` and own + 8.
   const unsigned own = warp * 16 + lane / 4;
   float sums[TILES_D][4] = {};
@@ -95,15 +103,13 @@ __device__ __forceinline__ void prefill(const bf16 *q, const bf16 *k_cache, cons
     float scores[TILES_K][4] = {};
 #pragma unroll
     for (unsigned step = 0; step < D / 16; ++step) {
-      unsigned a[4];
-      load_matrix_x4(a, queries + swizzled<D>(warp * 16 + lane % 16, 2 * step + lane / 16));
 #pragma unroll
       for (unsigned j = 0; j < TILES_K; j += 2) {
         unsigned b[4];
         load_matrix_x4(b, k_tile + swizzled<D>(j * 8 + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
         const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-        mma_bf16(scores[j], a, left);
-        mma_bf16(scores[j + 1], a, right);
+        mma_bf16(scores[j], of_queries[step], left);
+        mma_bf16(scores[j + 1], of_queries[step], right);
       }
     }
 

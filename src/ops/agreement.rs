@@ -203,4 +203,19 @@ mod tests {
         assert_eq!(device.multiplier(), Multiplier::Warpgroups);
         assert!(warpgroups_agree(&device).unwrap());
     }
+
+    #[test]
+    fn one_kernel_that_says_something_else_is_enough() {
+        for kernel in [
+            "linear_bf16_warpgroups",
+            "experts_out_w4a16_warpgroups",
+            "experts_out_q8_0_warpgroups",
+            "experts_out_fp8_warpgroups",
+            "paged_prefill_d64_warpgroups",
+            "paged_prefill_d128_warpgroups",
+        ] {
+            let device = Emulated::without(kernel);
+            assert!(!warpgroups_agree(&device).unwrap(), "{kernel}");
+        }
+    }
 }

@@ -14,10 +14,10 @@ use crate::ops::emulated::Emulated;
 /// As wide as an emulation can bear, with the heads of Mixtral 8x7B: every tile of every storage has work.
 fn shape() -> Shape {
     Shape {
-        hidden: 512,
+        hidden: 256,
         intermediate: 256,
-        heads: 8,
-        kv_heads: 2,
+        heads: 4,
+        kv_heads: 1,
         head_dim: 128,
         vocab: 1000,
         experts: 4,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::device::DeviceName;
-use super::env::Env;
 use super::layers::Layers;
 use super::ledger::LedgerPlace;
 use super::model::{Dtype, Model};
@@ -17,6 +16,13 @@ use super::value::{
 };
 use crate::engine::SchedulingPolicy;
 use crate::server::{PublicUrl, SubjectNames, WebOrigin};
+
+mod default;
+mod group;
+
+pub use default::DefaultValue;
+use default::state_dir;
+pub use group::Group;
 
 /// What is known about a setting before anybody gave it a value.
 #[derive(Debug)]
@@ -76,60 +82,6 @@ impl Setting {
             .map(str::trim)
             .collect::<Vec<_>>()
             .join(" ")
-    }
-}
-
-/// The value of a setting that nobody gave.
-#[derive(Debug, Clone, Copy)]
-pub enum DefaultValue {
-    /// This text.
-    Is(&'static str),
-    /// No value; the words say what happens then.
-    Unset(&'static str),
-    /// Found in the environment: the function gives the text and which variable it came from.
-    Found(&'static str, fn(&Env) -> (String, &'static str)),
-}
-
-impl DefaultValue {
-    /// The default in words, for help.
-    pub fn words(&self) -> &'static str {
-        match self {
-            Self::Is(words) | Self::Unset(words) | Self::Found(words, _) => words,
-        }
-    }
-}
-
-/// Headings of the help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
-    /// What is served.
-    Model,
-    /// What a step may use.
-    Engine,
-    /// Where to listen and how long to wait.
-    Server,
-    /// Certificates.
-    Tls,
-    /// Who is let in.
-    Auth,
-    /// What is written down.
-    Ledger,
-    /// What is told meanwhile.
-    Logging,
-}
-
-impl Group {
-    /// The heading.
-    pub fn heading(self) -> &'static str {
-        match self {
-            Self::Model => "Model",
-            Self::Engine => "Engine",
-            Self::Server => "Server",
-            Self::Tls => "TLS",
-            Self::Auth => "Auth",
-            Self::Ledger => "Ledger",
-            Self::Logging => "Logging",
-        }
     }
 }
 
@@ -421,20 +373,4 @@ settings! {
 
     /// error, warn, info, debug, trace, off, or target=level pairs
     log_level: LogFilter { group: Logging, value: "LEVEL", default: DefaultValue::Is("info"), short: false }
-}
-
-/// systemd's `StateDirectory=`, else the user's state folder.
-fn state_dir(env: &Env) -> (String, &'static str) {
-    if let Some(first) = env
-        .var("STATE_DIRECTORY")
-        .and_then(|all| all.split(':').next())
-    {
-        (first.to_owned(), "STATE_DIRECTORY")
-    } else if let Some(base) = env.var("XDG_STATE_HOME") {
-        (format!("{base}/mixgate"), "XDG_STATE_HOME")
-    } else if let Some(home) = env.var("HOME") {
-        (format!("{home}/.local/state/mixgate"), "HOME")
-    } else {
-        ("/var/lib/mixgate".to_owned(), "no HOME")
-    }
 }

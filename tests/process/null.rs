@@ -124,12 +124,14 @@ fn bench_engine_prints_a_row_per_batch_and_writes_the_same_as_json() {
         let row = &json["rows"][1];
         assert_eq!((&row["batch"], &row["preemptions"]), (&json!(3), &json!(0)));
         assert!(row["steps"].as_u64().unwrap() >= 6, "{row}");
-        let rate = json["rows"][0]["decode"]["tokens_per_second"]
-            .as_f64()
-            .unwrap();
+        let first = &json["rows"][0];
+        let decode = first["decode"]["tokens_per_second"].as_f64();
+        assert!(decode.is_some_and(|rate| rate > 0.0), "{first}");
         if model == MODEL {
-            // 6.8 GB at 4.3 TB/s: 1.6 ms. Never faster; how much slower is the machine's business.
-            assert!((1.0..632.0).contains(&rate), "{rate}");
+            // 6.8 GB at 4.3 TB/s: 1.6 ms for each of six steps, never less from the first submission to the last token; how much
+            // more is the machine's business. (Steps by themselves may look shorter, if the end of the one before is seen late.)
+            let rate = first["output_tokens_per_second"].as_f64().unwrap();
+            assert!(rate < 632.0, "{rate}");
         }
     }
     let long = home.run(&["bench", "engine", "--batch=1", "--output-len=2000"]);

@@ -229,3 +229,6 @@ fn kernel(format: PackedFormat, tile: Tile, side: Side) -> &'static str {
     }
     names!(W4a16 "w4a16" Q8_0 "q8_0" Q4K "q4_k" Fp8 "fp8")
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use super::launch::{Address, Argument, Launch};
 pub struct Emulated {
     is_late: bool,
     architecture: Architecture,
+    has_no_staging: bool,
     /// How many steps may still be recorded, if that is limited.
     room_for_graphs: Option<AtomicUsize>,
     /// How often memory was asked for, on the device and page-locked on the host.
@@ -187,6 +188,12 @@ impl Device for Emulated {
     }
 
     fn stage(&self, bytes: usize) -> Result<EmulatedStaged, OpError> {
+        if self.has_no_staging {
+            return Err(OpError::Driver {
+                op: "page-locked memory".to_owned(),
+                problem: "out of memory".to_owned(),
+            });
+        }
         self.allocations.fetch_add(1, Relaxed);
         Ok(EmulatedStaged {
             bytes: Arc::new(Mutex::new(vec![0; bytes])),
@@ -269,6 +276,14 @@ impl Emulated {
     pub fn adding_as(architecture: Architecture) -> Self {
         Self {
             architecture,
+            ..Self::default()
+        }
+    }
+
+    /// One whose host has no page-locked memory to give.
+    pub fn refusing_to_stage() -> Self {
+        Self {
+            has_no_staging: true,
             ..Self::default()
         }
     }

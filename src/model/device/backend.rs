@@ -123,6 +123,8 @@ impl<D: Device> Backend for OnDevice<D> {
     }
 
     fn layer_cache(&self, shape: [usize; 4]) -> Result<LayerCache<D>, ModelError> {
+        // The cache comes after the weights.
+        self.uploads().finish()?;
         let block_bytes = shape[1..].iter().product::<usize>() * Self::CACHE_ELEMENT_BYTES;
         let half = || self.device.allocate(shape[0] * block_bytes);
         Ok(LayerCache {

@@ -8,14 +8,17 @@
 mod arrays;
 mod backend;
 mod graphs;
+mod uploads;
 mod weights;
 mod workspace;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::arrays::Recounts;
 pub(super) use self::arrays::arrays_bytes;
 use self::graphs::Graphs;
+use self::uploads::Uploads;
 use self::weights::{Part, PartOrder, Sizes, Weights, upload_floats};
 use self::workspace::{Fetched, Workspace};
 use super::backend::Limits;
@@ -34,6 +37,8 @@ pub struct OnDevice<D: Device> {
     graphs: Graphs<D>,
     /// How the weights of linear layers are stored.
     storage: Storage,
+    /// While they are loaded.
+    uploads: Mutex<Uploads<D>>,
 }
 
 impl<D: Device> OnDevice<D> {
@@ -62,6 +67,7 @@ impl<D: Device> OnDevice<D> {
             graphs: Graphs::new(graphs, limits, config.max_position_embeddings),
             config: config.clone(),
             storage: Storage::Bf16,
+            uploads: Mutex::new(Uploads::new(Uploads::<D>::PLACE_BYTES)),
             device,
         })
     }
@@ -101,7 +107,18 @@ impl<D: Device> OnDevice<D> {
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Weights<D>, ModelError> {
         let form = (self.storage, order);
-        Weights::load(&self.device, checkpoint, form, sizes, parts)
+        Weights::load(
+            &self.device,
+            &mut self.uploads(),
+            checkpoint,
+            form,
+            sizes,
+            parts,
+        )
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, Uploads<D>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A layer that stays in bf16.
@@ -113,7 +130,15 @@ impl<D: Device> OnDevice<D> {
     ) -> Result<Weights<D>, ModelError> {
         let part = |_| vec![(name.to_owned(), rows)];
         let form = (Storage::Bf16, PartOrder::Stacked);
-        Weights::load(&self.device, checkpoint, form, [1, rows, columns], part)
+        let sizes = [1, rows, columns];
+        Weights::load(
+            &self.device,
+            &mut self.uploads(),
+            checkpoint,
+            form,
+            sizes,
+            part,
+        )
     }
 
     fn linear(

@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
+use super::uploads::Uploads;
 use crate::model::ModelError;
 use crate::model::weights::Checkpoint;
 use crate::ops::{
@@ -43,12 +44,13 @@ pub(super) type Sizes = [usize; 3];
 
 impl<D: Device> Weights<D> {
     /// Loads the parts of each expert, put together as `order` says. Nothing but one expert's weights is held in host memory;
-    /// those of a synthetic model are made on the device.
+    /// those of a synthetic model are made on the device. The last copies may still be under way.
     ///
     /// # Errors
     /// What the checkpoint or the device refuses.
     pub(super) fn load(
         device: &D,
+        uploads: &mut Uploads<D>,
         checkpoint: &Checkpoint,
         (storage, order): (Storage, PartOrder),
         sizes: Sizes,
@@ -80,7 +82,7 @@ impl<D: Device> Weights<D> {
                 Some(_) => packed_bytes(checkpoint, (storage, order), parts(expert), columns)?,
             };
             debug_assert_eq!(bytes.len(), bytes_of_each);
-            device.upload(&bytes, to)?;
+            uploads.upload(device, &bytes, to)?;
         }
         Ok(Self {
             memory: Arc::new(memory),

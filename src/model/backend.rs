@@ -105,8 +105,15 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized {
         shape: [usize; 2],
     ) -> Result<Self::Matrix, ModelError>;
 
-    /// The embeddings as an output layer, where both are one.
-    fn tied(&self, table: &Self::Table) -> Result<Self::Matrix, ModelError>;
+    /// The embeddings as an output layer, where both are one: `table`, or where linear layers are stored otherwise, the
+    /// tensor `name` once more. It is `shape`: `[out, in]`.
+    fn tied(
+        &self,
+        table: &Self::Table,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Self::Matrix, ModelError>;
 
     /// Loads the projections to queries, keys and values.
     fn qkv(

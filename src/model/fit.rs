@@ -99,8 +99,8 @@ fn weights(config: &MixtralConfig, storage: Storage, tables: Storage) -> u64 {
         + linear(experts * hidden, width)
         + floats(2, hidden);
     let head = match config.tie_word_embeddings {
-        true => 0,
-        false => linear(config.vocab_size, hidden),
+        true if storage == tables => 0,
+        _ => linear(config.vocab_size, hidden),
     };
     config.num_hidden_layers as u64 * layer
         + bytes(tables, config.vocab_size, hidden)
@@ -140,6 +140,23 @@ mod tests {
         assert_eq!(bf16.per_token, 131_072);
         let gigabytes = Storage::ALL.map(|storage| mixtral(storage).weights / 100_000_000);
         assert_eq!(gigabytes, [1865, 934, 242, 497, 264, 475]);
+    }
+
+    #[test]
+    fn a_tied_output_layer_takes_room_only_where_it_is_stored_otherwise() {
+        let model = Synthetic::parse("mixtral-8x7b").unwrap();
+        let apart = MixtralConfig::parse(model.config().as_bytes()).unwrap();
+        let tied = MixtralConfig {
+            tie_word_embeddings: true,
+            ..apart.clone()
+        };
+        let taken = |config: &MixtralConfig, storage| weights(config, storage, Storage::Bf16);
+        let table = 2 * 32_000 * 4096;
+        let same = Storage::Bf16;
+        assert_eq!(taken(&tied, same), taken(&apart, same) - table);
+        for storage in [Storage::F32, Storage::W4a16, Storage::Q8_0] {
+            assert_eq!(taken(&tied, storage), taken(&apart, storage), "{storage}");
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl<B: Backend> Mixtral<B> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let table = [vocab, hidden];
 
-        let embed_tokens = backend.table(&checkpoint, "model.embed_tokens.weight", table)?;
+        let embeddings = "model.embed_tokens.weight";
+        let embed_tokens = backend.table(&checkpoint, embeddings, table)?;
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
                 let norm = |name: &str| {
@@ -77,7 +78,7 @@ impl<B: Backend> Mixtral<B> {
             .collect::<Result<_, ModelError>>()?;
         let norm = backend.norm(&checkpoint, "model.norm.weight", hidden)?;
         let lm_head = match config.tie_word_embeddings {
-            true => backend.tied(&embed_tokens)?,
+            true => backend.tied(&embed_tokens, &checkpoint, embeddings, table)?,
             false => backend.matrix(&checkpoint, "lm_head.weight", table)?,
         };
         Ok(Self {

@@ -10,7 +10,7 @@ use self::workspace::{Step, Workspace};
 use super::backend::{Added, Backend, Limits};
 use super::weights::Checkpoint;
 use super::{CacheId, MixtralConfig, ModelError, StepBatch};
-use crate::ops::{self, Blocks, Matrix, RopeTable, Side, Storage};
+use crate::ops::{self, Matrix, RopeTable, Side, Storage};
 
 /// The CPU, with the buffers of a step.
 #[derive(Debug)]
@@ -124,26 +124,22 @@ impl Backend for Cpu {
         self.linear(checkpoint, name, shape)
     }
 
-    fn tied(&self, table: &Tensor) -> Result<Matrix, ModelError> {
-        let rows = table.to_dtype(DType::F32)?;
-        match self.storage {
-            None => Ok(table.clone().into()),
-            Some(Storage::F32) => Ok(rows.into()),
-            Some(Storage::Bf16) => Ok(rows.to_dtype(DType::BF16)?.into()),
-            Some(storage) => {
-                let (vocab, hidden) = rows.dims2()?;
-                let weights: Vec<f32> = rows.flatten_all()?.to_vec1()?;
-                let read = |row: usize, to: &mut [f32]| {
-                    to.copy_from_slice(&weights[row * hidden..][..hidden]);
-                };
-                Blocks::quantise(storage, [1, vocab, hidden], read)
-                    .map(Matrix::from)
-                    .map_err(|source| ModelError::Quantise {
-                        file: "tied weights".to_owned(),
-                        tensor: "model.embed_tokens.weight".to_owned(),
-                        source,
-                    })
-            }
+    fn tied(
+        &self,
+        table: &Tensor,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Matrix, ModelError> {
+        let is_stored_so = match self.storage {
+            None => true,
+            Some(Storage::F32) => table.dtype() == DType::F32,
+            Some(Storage::Bf16) => table.dtype() == DType::BF16,
+            Some(_) => false,
+        };
+        match is_stored_so {
+            true => Ok(table.clone().into()),
+            false => self.matrix(checkpoint, name, shape),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::model::weights::Checkpoint;
 use crate::model::{CacheId, MixtralConfig, ModelError, StepBatch};
 use crate::ops::{
     self, Address, AttentionSizes, Device, GroupedLinear, GroupedSizes, Memory, PagedAttention,
-    RopeStoreKv, Route, RouteSizes, Sample, Side,
+    RopeStoreKv, Route, RouteSizes, Sample, Side, Storage,
 };
 
 /// Keys and values of a layer: each `[num_blocks, block_size, kv_heads, head_dim]`, bf16.
@@ -75,8 +75,17 @@ impl<D: Device> Backend for OnDevice<D> {
         })
     }
 
-    fn tied(&self, table: &Weights<D>) -> Result<Weights<D>, ModelError> {
-        Ok(table.shared())
+    fn tied(
+        &self,
+        table: &Weights<D>,
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Weights<D>, ModelError> {
+        match self.storage {
+            Storage::Bf16 => Ok(table.shared()),
+            _ => self.matrix(checkpoint, name, shape),
+        }
     }
 
     fn qkv(

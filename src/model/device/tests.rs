@@ -201,6 +201,33 @@ fn the_seedling_says_on_the_device_what_it_says_on_the_cpu_however_it_is_stored(
 }
 
 #[test]
+fn tied_embeddings_are_stored_like_an_output_layer_of_the_same_numbers() {
+    let mut config: serde_json::Value = serde_json::from_str(TINY).unwrap();
+    for (field, value) in [("hidden_size", 256), ("intermediate_size", 256)] {
+        config[field] = value.into();
+    }
+    let [tied, apart] = [true, false].map(|tied| {
+        config["tie_word_embeddings"] = tied.into();
+        let folder = tempfile::tempdir().unwrap();
+        write_checkpoint(folder.path(), &config.to_string(), |tensors| {
+            let table = tensors["model.embed_tokens.weight"].clone();
+            tensors.insert("lm_head.weight".to_owned(), table);
+        });
+        folder
+    });
+    let sequences = [sequence(4, 20, 24, &[1, 0])];
+    for storage in [Storage::Bf16, Storage::W4a16, Storage::Q4K] {
+        let said = |folder: &tempfile::TempDir| {
+            let source = ModelSource::Folder(folder.path().into());
+            let mut model = stored(&source, 32, false, storage);
+            let mut cache = model.new_cache(2, 16).unwrap();
+            logits(&mut model, &mut cache, &sequences, &[vec![(0, 0..20)]])
+        };
+        assert_eq!(said(&tied), said(&apart), "{storage}");
+    }
+}
+
+#[test]
 fn a_step_that_was_recorded_for_one_cache_is_not_replayed_on_another() {
     let folder = small();
     let decodes = |from: usize| (from..from + 4).map(|at| vec![(0, at..at + 1)]);

@@ -43,8 +43,8 @@ pub(super) enum PartOrder {
 pub(super) type Sizes = [usize; 3];
 
 impl<D: Device> Weights<D> {
-    /// Loads the parts of each expert, put together as `order` says. Nothing but one expert's weights is held in host memory;
-    /// those of a synthetic model are made on the device. The last copies may still be under way.
+    /// Loads the parts of each expert, put together as `order` says. Host memory holds one expert's weights, and what is on its
+    /// way of those before; those of a synthetic model are made on the device. The last copies may still be under way.
     ///
     /// # Errors
     /// What the checkpoint or the device refuses.

@@ -106,15 +106,18 @@ impl<D: Device> OnDevice<D> {
         order: PartOrder,
         parts: impl Fn(usize) -> Vec<Part>,
     ) -> Result<Weights<D>, ModelError> {
-        let form = (self.storage, order);
-        Weights::load(
-            &self.device,
-            &mut self.uploads(),
-            checkpoint,
-            form,
-            sizes,
-            parts,
-        )
+        self.load_as((self.storage, order), checkpoint, sizes, parts)
+    }
+
+    fn load_as(
+        &self,
+        form: (Storage, PartOrder),
+        checkpoint: &Checkpoint,
+        sizes: Sizes,
+        parts: impl Fn(usize) -> Vec<Part>,
+    ) -> Result<Weights<D>, ModelError> {
+        let mut uploads = self.uploads();
+        Weights::load(&self.device, &mut uploads, checkpoint, form, sizes, parts)
     }
 
     fn uploads(&self) -> MutexGuard<'_, Uploads<D>> {
@@ -128,17 +131,10 @@ impl<D: Device> OnDevice<D> {
         name: &str,
         [rows, columns]: [usize; 2],
     ) -> Result<Weights<D>, ModelError> {
-        let part = |_| vec![(name.to_owned(), rows)];
         let form = (Storage::Bf16, PartOrder::Stacked);
-        let sizes = [1, rows, columns];
-        Weights::load(
-            &self.device,
-            &mut self.uploads(),
-            checkpoint,
-            form,
-            sizes,
-            part,
-        )
+        self.load_as(form, checkpoint, [1, rows, columns], |_| {
+            vec![(name.to_owned(), rows)]
+        })
     }
 
     fn linear(
